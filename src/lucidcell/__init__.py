@@ -1,0 +1,87 @@
+"""lucidcell: readable deep generative models of single-cell RNA-seq.
+
+The public names below stand in the order of the data's way. Each is imported when it is first used, so that
+``import lucidcell`` takes milliseconds and needs neither torch nor scanpy nor anndata.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from lucidcell.errors import DataError, FileError, LucidcellError, NotTrainedError, SettingError, TrainingError
+
+if TYPE_CHECKING:
+    from lucidcell.cells import (
+        hallmark,
+        pbmc3k,
+        read_10x,
+        read_gmt,
+        read_h5ad,
+        read_zarr,
+        select_genes,
+    )
+    from lucidcell.cells.simulate import simulate_counts
+    from lucidcell.models.base import load
+    from lucidcell.models.scvi import SCVI
+    from lucidcell.report import report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "read_h5ad",
+    "read_zarr",
+    "read_10x",
+    "pbmc3k",
+    "simulate_counts",
+    "select_genes",
+    "SCVI",
+    "load",
+    "read_gmt",
+    "hallmark",
+    "report",
+    "LucidcellError",
+    "DataError",
+    "FileError",
+    "SettingError",
+    "NotTrainedError",
+    "TrainingError",
+]
+
+_HOMES = {
+    "read_h5ad": "lucidcell.cells",
+    "read_zarr": "lucidcell.cells",
+    "read_10x": "lucidcell.cells",
+    "pbmc3k": "lucidcell.cells",
+    "simulate_counts": "lucidcell.cells.simulate",
+    "select_genes": "lucidcell.cells",
+    "SCVI": "lucidcell.models.scvi",
+    "load": "lucidcell.models.base",
+    "read_gmt": "lucidcell.cells",
+    "hallmark": "lucidcell.cells",
+    "report": "lucidcell.report",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        msg = f"module 'lucidcell' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+class _Package(ModuleType):
+    """Keeps ``lucidcell.report`` a function: importing the folder of that name would otherwise replace it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name == "report" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,287 @@
+"""`Cells`: checked counts with their annotations, all that the models know of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import EllipsisType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lucidcell.cells.annotations import Annotations, annotate, doubts, learn_schema, unknown_batches
+from lucidcell.cells.checks import DataRecord, check_empty_cells, record_data
+from lucidcell.cells.covariates import encode, some
+from lucidcell.cells.genes import match_genes
+from lucidcell.cells.matrix import Rows
+from lucidcell.cells.parts import Parts
+from lucidcell.cells.schema import Schema
+from lucidcell.errors import DataError
+
+if TYPE_CHECKING:
+    from lucidcell.cells.batch import Batch
+    from lucidcell.cells.parts import Data
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cells:
+    """n cells over G genes as compressed sparse rows (sorted, no explicit zeros), with their annotations."""
+
+    indptr: np.ndarray  # (n + 1,) int64
+    indices: np.ndarray  # (non-zeros,) int32
+    values: np.ndarray  # (non-zeros,) float32
+    cell_names: np.ndarray  # (n,) str
+    schema: Schema
+    batch: np.ndarray  # (n,) int64
+    label: np.ndarray  # (n,) int64, -1 where there is none
+    covariates: np.ndarray  # (n, P) float32: one-hot categorical covariates, then standardised continuous ones
+    library: np.ndarray  # (n,) float32: sum over the genes, or the size factor
+    record: DataRecord
+    external: np.ndarray | None = None  # (n, E) float32: embedding made elsewhere
+    present: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, bool)
+    )  # (G,) genes that the data have; by default all
+
+    def __post_init__(self) -> None:
+        if not len(self.present):
+            object.__setattr__(self, "present", np.ones(self.n_genes, bool))
+
+    def __len__(self) -> int:
+        return len(self.cell_names)
+
+    def __repr__(self) -> str:
+        schema = self.schema
+        sizes = f"{len(self)} cells, {self.n_genes} genes, {schema.n_batches} batches, {schema.n_labels} labels"
+        return f"Cells({sizes}, {schema.n_covariates} covariate columns)"
+
+    @property
+    def n_genes(self) -> int:
+        return self.schema.n_genes
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """The cells `rows` (B,) int as torch tensors, in that order; a cell may occur twice."""
+        import torch
+
+        from lucidcell.cells.batch import Batch, SparseRows
+
+        rows = self._positions(rows)
+        indptr, indices, values = map(torch.from_numpy, self._gather(rows))
+        return Batch(
+            counts=SparseRows(indptr, indices, values, self.n_genes),
+            batch=torch.from_numpy(self.batch[rows]),
+            label=torch.from_numpy(self.label[rows]),
+            covariates=torch.from_numpy(self.covariates[rows]),
+            library=torch.from_numpy(self.library[rows]),
+            rows=torch.from_numpy(rows),
+            external=None if self.external is None else torch.from_numpy(self.external[rows]),
+        )
+
+    def select(self, rows: np.ndarray) -> Cells:
+        """The cells `rows` (int positions or a boolean mask) as `Cells`; the record stays that of the whole data."""
+        rows = self._positions(rows)
+        indptr, indices, values = self._gather(rows)
+        return replace(
+            self,
+            indptr=indptr,
+            indices=indices,
+            values=values,
+            cell_names=self.cell_names[rows],
+            batch=self.batch[rows],
+            label=self.label[rows],
+            covariates=self.covariates[rows],
+            library=self.library[rows],
+            external=None if self.external is None else self.external[rows],
+        )
+
+    def _positions(self, rows: np.ndarray) -> np.ndarray:
+        """Positions as fresh int64; the compiled pass reads whatever it is told, so they are checked."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            if rows.shape != (len(self),):
+                raise IndexError(f"the mask has shape {rows.shape} for {len(self)} cells.")
+            return np.flatnonzero(rows)
+        if rows.dtype.kind not in "iu" and rows.size:
+            raise IndexError(f"rows are {rows.dtype}, and should be integers or a boolean mask.")
+        rows = np.array(rows, np.int64)
+        if rows.ndim != 1 or (rows.size and (rows.min() < 0 or rows.max() >= len(self))):
+            raise IndexError(f"rows of shape {rows.shape} do not all lie in 0..{len(self) - 1}.")
+        return rows
+
+    def _gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        from lucidcell.cells.gather import gather
+
+        return gather(self.indptr, self.indices, self.values, rows)
+
+    @classmethod
+    def from_anndata(
+        cls,
+        adata: Data,
+        *,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        unlabeled_category: str | None = None,
+        categorical_covariate_keys: Sequence[str] | str | None = None,
+        continuous_covariate_keys: Sequence[str] | str | None = None,
+        size_factor_key: str | None = None,
+        external_key: str | None = None,
+        model: str = "SCVI",
+        counts: bool = True,
+    ) -> Cells:
+        """Check the data of a model to be trained, and copy what it needs; the AnnData is not changed.
+
+        Parameters
+        ----------
+        adata
+            One AnnData (in memory, a view, backed or lazy), or a list or dict of them; several are joined over the
+            genes that all have, and without `batch_key` each is a batch.
+        layer
+            Layer with the counts; None for X.
+        batch_key, labels_key, size_factor_key
+            Columns of obs.
+        unlabeled_category
+            Value of the label column that means no label. Missing values mean it too.
+        categorical_covariate_keys, continuous_covariate_keys
+            Columns of obs that the model corrects for.
+        external_key
+            Key of obsm with an embedding made elsewhere.
+        model
+            Name of the model, for messages.
+        counts
+            Whether values must be counts; otherwise they need only be finite.
+
+        Raises
+        ------
+        DataError
+            With the numbers and a way out, for whatever the model could not use.
+        """
+        parts = Parts.of(adata, model=model, smallest=2)
+        genes = parts.shared_genes()
+        warnings = _name_doubts(parts, genes)
+        schema = learn_schema(
+            parts,
+            genes,
+            layer=layer,
+            batch_key=batch_key,
+            labels_key=labels_key,
+            unlabeled_category=unlabeled_category,
+            categorical_covariate_keys=categorical_covariate_keys,
+            continuous_covariate_keys=continuous_covariate_keys,
+            size_factor_key=size_factor_key,
+        )
+        annotations = annotate(parts, schema)
+        warnings += doubts(annotations, schema, parts)
+        rows = parts.rows(layer, genes, model=model, counts=counts)
+        if counts:
+            all_genes = len(genes) == max(one.n_vars for one in parts.data)
+            check_empty_cells(rows, parts.cell_names(), layer, model=model, all_genes=all_genes)
+        record = record_data(rows, np.ones(len(genes), bool), warnings)
+        return _assemble(parts, schema, annotations, rows, record, external_key)
+
+    @classmethod
+    def from_schema(
+        cls,
+        adata: Data,
+        schema: Schema,
+        *,
+        layer: str | None | EllipsisType = ...,
+        new_batches: bool = False,
+        missing_genes: bool = False,
+        external_key: str | None = None,
+        model: str = "SCVI",
+        counts: bool = True,
+    ) -> Cells:
+        """Check data for a trained model: genes are found by name in any order, categories by name.
+
+        Parameters
+        ----------
+        adata
+            As in `from_anndata`; a single cell is enough. Further genes are ignored, and so is a missing label column.
+        schema
+            What the model was trained on.
+        layer
+            Layer with the counts, None for X; by default the layer that the model was trained on.
+        new_batches
+            Append unknown batches to the schema of the result, instead of refusing them.
+        missing_genes
+            Fill genes that the data lack with zeros (`present` says which), instead of refusing them.
+        external_key
+            Key of obsm with an embedding made elsewhere.
+        model, counts
+            As in `from_anndata`.
+
+        Raises
+        ------
+        DataError
+            With the numbers and a way out, for whatever the model could not use.
+        """
+        parts = Parts.of(adata, model=model, smallest=1)
+        present = match_genes(schema.gene_names, parts.shared_genes(), pad=missing_genes)
+        if new_batches:
+            schema = schema.with_batches(unknown_batches(parts, schema))
+        annotations = annotate(parts, schema)
+        warnings = _query_doubts(parts, schema, annotations, present)
+        chosen = schema.layer if isinstance(layer, EllipsisType) else layer
+        rows = parts.rows(chosen, schema.gene_names, model=model, counts=counts)
+        if counts:
+            check_empty_cells(rows, parts.cell_names(), chosen, model=model, all_genes=False)
+        record = record_data(rows, present, warnings)
+        return replace(_assemble(parts, schema, annotations, rows, record, external_key), present=present)
+
+
+def _assemble(
+    parts: Parts,
+    schema: Schema,
+    annotations: Annotations,
+    rows: Rows,
+    record: DataRecord,
+    external_key: str | None,
+) -> Cells:
+    library = rows.sums() if annotations.size_factor is None else annotations.size_factor
+    return Cells(
+        indptr=rows.indptr,
+        indices=rows.indices,
+        values=rows.values,
+        cell_names=parts.cell_names(),
+        schema=schema,
+        batch=annotations.batch,
+        label=annotations.label,
+        covariates=annotations.covariates,
+        library=library.astype(np.float32),
+        record=record,
+        external=None if external_key is None else parts.embedding(external_key),
+    )
+
+
+def _name_doubts(parts: Parts, genes: tuple[str, ...]) -> list[str]:
+    """Refuse data sets without a common gene; say what is odd about cell and gene names."""
+    found = []
+    n_names = len(set(parts.cell_names()))
+    if n_names < parts.n_cells:
+        found.append(f"{parts.n_cells - n_names} of {parts.n_cells} cell names occur more than once")
+    sizes = [one.n_vars for one in parts.data]
+    if not genes:
+        shown = some([one.var_names[0] for one in parts.data])
+        raise DataError(
+            f"the {len(sizes)} data sets share no gene name (their first are {shown}): give all the same kind of names."
+        )
+    if len(genes) < max(sizes):
+        found.append(
+            f"the {len(sizes)} data sets share {len(genes)} of {min(sizes)} to {max(sizes)} genes; only those are used"
+        )
+    return found
+
+
+def _query_doubts(parts: Parts, schema: Schema, annotations: Annotations, present: np.ndarray) -> list[str]:
+    """What is allowed but worth saying about data for a trained model."""
+    found = []
+    if not present.all():
+        lost = int(np.count_nonzero(~present))
+        found.append(f"{lost} of {len(present)} genes ({lost / len(present):.0%}) are missing and count as zero")
+    if schema.labels_key is not None and parts.has_column(schema.labels_key):
+        column = parts.column(schema.labels_key, argument="labels_key")
+        known = {*schema.label_categories, schema.unlabeled_category}
+        unknown = [name for name in encode(column)[1] if name not in known]
+        if unknown:
+            found.append(f"labels unknown to the model ({some(unknown)}) count as none")
+    return found

@@ -1,0 +1,61 @@
+"""Gene sets from GMT files."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+from lucidcell.errors import DataError, FileError
+
+
+def read_gmt(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
+    """Read a GMT file: each line a set's name, a description and its genes, separated by tabs.
+
+    Parameters
+    ----------
+    path
+        The file, plain or packed with gzip.
+
+    Returns
+    -------
+    dict
+        Genes of each set in the order of the file, each once.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, or not readable text.
+    DataError
+        If a line has fewer than three fields or no gene, a name occurs twice, or the file holds no set.
+    """
+    file = Path(path)
+    sets: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(_text(file).splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, *rest = (part.strip() for part in line.split("\t"))
+        genes = tuple(dict.fromkeys(gene for gene in rest[1:] if gene))
+        if not name or not genes:
+            raise DataError(
+                f"{file}, line {number} has {len(rest) + 1} fields and {len(genes)} genes: a line of a GMT file has "
+                f"a name, a description and at least one gene, separated by tabs."
+            )
+        if name in sets:
+            raise DataError(f"{file}, line {number} repeats the gene set {name!r}: rename or remove one of the two.")
+        sets[name] = genes
+    if not sets:
+        raise DataError(f"{file} holds no gene set: is it the right file?")
+    return sets
+
+
+def _text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+        return data.decode("utf-8")
+    except FileNotFoundError:
+        raise FileError(f"{file} does not exist: check the path.") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise FileError(f"{file} cannot be read as text ({error}): is it a GMT file?") from error

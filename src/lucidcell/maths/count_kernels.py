@@ -1,0 +1,332 @@
+"""One pass over the rows of a block: softmax, count likelihood and their gradients, between the matrix products.
+
+Every kernel takes the block's logits (rows x G, float32 or bfloat16 held as uint16) and overwrites them with the
+gradient of `sum_b weight_b log p(x_b)` with respect to the logits. Loops over all genes treat every count as zero and
+vectorise; the non-zeros are put right afterwards, in double precision. The formulas are in `fused.py`, in torch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from lucidcell.maths.vector_math import (
+    EXACT,
+    F,
+    exp,
+    load_one,
+    load_row,
+    log1p,
+    log_of_double,
+    maximum,
+    store_row,
+)
+from lucidcell.maths.vector_math import total as row_sum
+
+SMALL_COUNT = 8.0  # below it, log rising factorials are short products; from it on, Stirling's series
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+KERNEL = {"nogil": True, "cache": True, "error_model": "numpy"}
+LOOP = {"nogil": True, "error_model": "numpy", "fastmath": EXACT}
+
+
+# --- one non-zero -----------------------------------------------------------------------------------------------
+
+
+@njit(**KERNEL)
+def _remainder(t):
+    """log Gamma(t) minus Stirling's (t - 1/2) log t - t + log(2 pi) / 2."""
+    if t < 8.0:
+        return math.lgamma(t) - (t - 0.5) * math.log(t) + t - HALF_LOG_2PI
+    r = 1.0 / t
+    s = r * r
+    return r * (1 / 12 - s * (1 / 360 - s * (1 / 1260 - s / 1680)))
+
+
+@njit(**KERNEL)
+def _digamma(t):
+    shift = 0.0
+    while t < 8.0:
+        shift -= 1.0 / t
+        t += 1.0
+    r = 1.0 / t
+    s = r * r
+    return shift + math.log(t) - 0.5 * r - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s / 240)))
+
+
+@njit(**KERNEL)
+def _nb_saddle_point(x, mu, theta):
+    """log NB(x; mu, theta) for x > 0 without cancellation: Stirling remainders and deviances (Loader 2000)."""
+    d = (x - mu) / (theta + mu)
+    e = -theta * d / x
+    deviance = theta * (d - math.log1p(d)) + x * (e - math.log1p(e))
+    scale = 0.5 * math.log(theta / (2.0 * math.pi * x * (x + theta)))
+    return _remainder(x + theta) - _remainder(theta) - _remainder(x) - deviance + scale
+
+
+@njit(**KERNEL)
+def _poisson_saddle_point(x, mu):
+    """log Poisson(x; mu) for x > 0 without cancellation."""
+    e = (mu - x) / x
+    return -_remainder(x) - x * (e - math.log1p(e)) - 0.5 * math.log(2.0 * math.pi * x)
+
+
+@njit(**KERNEL)
+def _nb_ratio(x, mu, theta):
+    """p(x) / p(0) and theta (digamma(x + theta) - digamma(theta)) for a whole x below SMALL_COUNT: short products."""
+    share = mu / (theta + mu)
+    ratio = theta * share
+    digammas = 1.0
+    i = 1.0
+    while i < x:
+        ratio *= (theta + i) * share / (i + 1.0)
+        digammas += theta / (theta + i)
+        i += 1.0
+    return ratio, digammas
+
+
+# --- all genes of one row ---------------------------------------------------------------------------------------
+
+
+@njit(**LOOP)
+def _exponentials(a, shift):
+    for g in range(a.shape[0]):
+        a[g] = exp(a[g] - shift)
+
+
+@njit(**LOOP)
+def _softmax(logits, bias, e):
+    """e = exp(logits + bias - max); returns the max and the sum of e."""
+    load_row(logits, bias, e)
+    shift = maximum(e)
+    _exponentials(e, shift)
+    return shift, row_sum(e)
+
+
+@njit(**LOOP)
+def _nb_zeros(e, scale, theta, inverse_theta, log_p):
+    """log NB(0) = -theta log(1 + mu / theta)."""
+    for g in range(e.shape[0]):
+        y = e[g] * scale * inverse_theta[g]
+        log_p[g] = -theta[g] * log1p(y, F(1.0) / (F(1.0) + y))
+
+
+@njit(**LOOP)
+def _nb_zero_slopes(e, scale, inverse_theta, slope):
+    """Derivative of log NB(0) with respect to log mu: -theta mu / (theta + mu)."""
+    for g in range(e.shape[0]):
+        mu = e[g] * scale
+        slope[g] = -mu / (F(1.0) + mu * inverse_theta[g])
+
+
+@njit(**LOOP)
+def _add_difference(log_p, slope, weight, out):
+    """Derivative of log NB(0) with respect to log theta: log NB(0) + theta mu / (theta + mu)."""
+    for g in range(out.shape[0]):
+        out[g] += weight * (log_p[g] - slope[g])
+
+
+@njit(**LOOP)
+def _softmax_gradient(e, slope, factor, weight):
+    """slope = weight (slope - e factor): from log-mean slopes to logit gradients, in place."""
+    for g in range(e.shape[0]):
+        slope[g] = weight * (slope[g] - e[g] * factor)
+
+
+@njit(**LOOP)
+def _add(row, out):
+    for g in range(row.shape[0]):
+        out[g] += row[g]
+
+
+@njit(**LOOP)
+def _finish(e, total_e, slope, log_p, weight, logits, d_bias, gradients):
+    """Sum a row and turn its slopes into logit gradients; returns log p(x_b) and its slope in log library."""
+    value = row_sum(log_p)
+    slope_sum = row_sum(slope)
+    if gradients:
+        _softmax_gradient(e, slope, F(slope_sum / total_e), weight)
+        _add(slope, d_bias)
+        store_row(slope, logits)
+    return value, slope_sum
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------
+
+
+@njit(**KERNEL)
+def nb_rows(
+    logits, bias, indptr, indices, values, log_library, theta, group, weight, gradients,
+    log_likelihood, d_bias, d_log_theta, d_log_library,
+):  # fmt: skip
+    """Negative binomial. `theta` is (D, G) with the row of each cell in `group`; gradients are added, not set."""
+    n_genes = bias.shape[0]
+    e, log_p, slope = np.empty(n_genes, F), np.empty(n_genes, F), np.empty(n_genes, F)
+    inverse_theta = F(1.0) / theta
+    ratios = np.empty(n_genes)
+    for i in range(logits.shape[0]):
+        shift, total_e = _softmax(logits[i], bias, e)
+        scale = F(math.exp(log_library[i]) / total_e)
+        t, w = theta[group[i]], weight[i]
+        d_log_t = d_log_theta[group[i]]
+        _nb_zeros(e, scale, t, inverse_theta[group[i]], log_p)
+        _nb_zero_slopes(e, scale, inverse_theta[group[i]], slope)
+        if gradients:
+            _add_difference(log_p, slope, w, d_log_t)
+        first, last = indptr[i], indptr[i + 1]
+        _nb_nonzeros(indices[first:last], values[first:last], e, scale, t, w, ratios, log_p, slope, d_log_t)
+        value, slope_sum = _finish(e, total_e, slope, log_p, w, logits[i], d_bias, gradients)
+        log_likelihood[i] = value
+        d_log_library[i] = w * slope_sum
+
+
+@njit(**KERNEL)
+def _nb_nonzeros(genes, counts, e, scale, theta, weight, ratios, log_p, slope, d_log_theta):
+    """Replace the zero-count terms of the expressed genes by the right ones."""
+    for k in range(genes.shape[0]):
+        g, x = genes[k], np.float64(counts[k])
+        mu, t = max(np.float64(e[g]) * scale, 1e-30), np.float64(theta[g])
+        if x < SMALL_COUNT and x == math.floor(x):
+            ratios[k], digammas = _nb_ratio(x, mu, t)
+        else:
+            log_p[g] = _nb_saddle_point(x, mu, t)
+            digammas = t * (_digamma(x + t) - _digamma(t))
+            ratios[k] = 1.0
+        slope[g] = t * (x - mu) / (t + mu)
+        d_log_theta[g] += weight * F(digammas - x * t / (t + mu))
+    _replace_by_logs(ratios[: genes.shape[0]])
+    for k in range(genes.shape[0]):
+        log_p[genes[k]] += F(ratios[k])
+
+
+@njit(**LOOP)
+def _replace_by_logs(ratios):
+    for k in range(ratios.shape[0]):
+        ratios[k] = log_of_double(ratios[k])
+
+
+@njit(**KERNEL)
+def poisson_rows(
+    logits, bias, indptr, indices, values, log_library, theta, group, weight, gradients,
+    log_likelihood, d_bias, d_log_theta, d_log_library,
+):  # fmt: skip
+    """Poisson; the arguments about dispersion are not used, so that all kernels are called alike."""
+    n_genes = bias.shape[0]
+    e, log_p, slope = np.empty(n_genes, F), np.empty(n_genes, F), np.empty(n_genes, F)
+    for i in range(logits.shape[0]):
+        shift, total_e = _softmax(logits[i], bias, e)
+        scale = F(math.exp(log_library[i]) / total_e)
+        for g in range(n_genes):
+            log_p[g] = -e[g] * scale
+        slope[:] = log_p
+        for k in range(indptr[i], indptr[i + 1]):
+            g, x = indices[k], np.float64(values[k])
+            mu = max(np.float64(e[g]) * scale, 1e-30)
+            log_p[g] = _poisson_saddle_point(x, mu)
+            slope[g] = x - mu
+        value, slope_sum = _finish(e, total_e, slope, log_p, weight[i], logits[i], d_bias, gradients)
+        log_likelihood[i] = value
+        d_log_library[i] = weight[i] * slope_sum
+
+
+@njit(**KERNEL)
+def multinomial_rows(
+    logits, bias, indptr, indices, values, log_library, theta, group, weight, gradients,
+    log_likelihood, d_bias, d_log_theta, d_log_library,
+):  # fmt: skip
+    """Multinomial without its coefficient: sum_g x_g log rho_g. Counts may be any non-negative weights."""
+    n_genes = bias.shape[0]
+    e, log_p, slope = np.empty(n_genes, F), np.empty(n_genes, F), np.empty(n_genes, F)
+    for i in range(logits.shape[0]):
+        shift, total_e = _softmax(logits[i], bias, e)
+        log_total = np.float64(shift) + math.log(total_e)
+        log_p[:] = F(0.0)
+        slope[:] = F(0.0)
+        for k in range(indptr[i], indptr[i + 1]):
+            g = indices[k]
+            log_p[g] = values[k] * F(np.float64(load_one(logits[i], g)) + bias[g] - log_total)
+            slope[g] = values[k]
+        value, _ = _finish(e, total_e, slope, log_p, weight[i], logits[i], d_bias, gradients)
+        log_likelihood[i] = value
+        d_log_library[i] = F(0.0)
+
+
+@njit(**LOOP)
+def _zero_inflation(nb, dropout, log_p, nb_share):
+    """log p(0) of the mixture and the posterior probability that a zero is the NB part's; dropout becomes log(1 - pi)."""
+    for g in range(nb.shape[0]):
+        d, n = dropout[g], nb[g]
+        small = exp(-abs(d))
+        reciprocal = F(1.0) / (F(1.0) + small)
+        log_pi = (d if d < F(0.0) else F(0.0)) - log1p(small, reciprocal)
+        keep = (small if d > F(0.0) else F(1.0)) * reciprocal  # 1 - pi
+        gap = n - d
+        k = exp(-abs(gap))
+        r = F(1.0) / (F(1.0) + k)
+        far = log_pi + (gap if gap > F(0.0) else F(0.0)) + log1p(k, r)
+        # near n = 0 the mixture differs from 1 by (1 - pi) (1 - e^n): there, e^n - 1 by its series
+        m = n if n > F(-0.5) else F(-0.5)
+        series = F(1 / 24) + m * (F(1 / 120) + m * (F(1 / 720) + m * F(1 / 5040)))
+        deficit = keep * m * (F(1.0) + m * (F(0.5) + m * (F(1 / 6) + m * series)))
+        near = log1p(deficit, F(1.0) / (F(1.0) + deficit))
+        log_p[g] = near if n > F(-0.5) else far
+        nb_share[g] = (F(1.0) if gap > F(0.0) else k) * r
+        dropout[g] = log_pi - d
+
+
+@njit(**LOOP)
+def _share_slopes(nb_share, slope):
+    for g in range(slope.shape[0]):
+        slope[g] *= nb_share[g]
+
+
+@njit(**LOOP)
+def _add_shared_difference(nb, slope, nb_share, weight, out):
+    for g in range(out.shape[0]):
+        out[g] += weight * nb_share[g] * (nb[g] - slope[g])
+
+
+@njit(**LOOP)
+def _dropout_gradient(nb_share, weight, log_keep):
+    """Derivative with respect to the dropout logit, P(dropout | x) - pi, in place of log(1 - pi)."""
+    for g in range(log_keep.shape[0]):
+        log_keep[g] = weight * (exp(log_keep[g]) - nb_share[g])
+
+
+@njit(**KERNEL)
+def zinb_rows(
+    logits, bias, dropout_logits, dropout_bias, indptr, indices, values, log_library, theta, group, weight, gradients,
+    log_likelihood, d_bias, d_dropout_bias, d_log_theta, d_log_library,
+):  # fmt: skip
+    """Zero-inflated negative binomial: with probability pi = sigmoid(dropout logit) the count is zero."""
+    n_genes = bias.shape[0]
+    e, nb, slope = np.empty(n_genes, F), np.empty(n_genes, F), np.empty(n_genes, F)
+    log_p, log_keep, nb_share = np.empty(n_genes, F), np.empty(n_genes, F), np.empty(n_genes, F)
+    inverse_theta = F(1.0) / theta
+    ratios = np.empty(n_genes)
+    for i in range(logits.shape[0]):
+        shift, total_e = _softmax(logits[i], bias, e)
+        scale = F(math.exp(log_library[i]) / total_e)
+        t, w = theta[group[i]], weight[i]
+        d_log_t = d_log_theta[group[i]]
+        genes, counts = indices[indptr[i] : indptr[i + 1]], values[indptr[i] : indptr[i + 1]]
+        load_row(dropout_logits[i], dropout_bias, log_keep)
+        _nb_zeros(e, scale, t, inverse_theta[group[i]], nb)
+        _nb_zero_slopes(e, scale, inverse_theta[group[i]], slope)
+        _zero_inflation(nb, log_keep, log_p, nb_share)
+        for g in genes:
+            nb_share[g] = F(1.0)
+        if gradients:
+            _add_shared_difference(nb, slope, nb_share, w, d_log_t)
+        _share_slopes(nb_share, slope)
+        _nb_nonzeros(genes, counts, e, scale, t, w, ratios, nb, slope, d_log_t)
+        for g in genes:
+            log_p[g] = nb[g] + log_keep[g]
+        if gradients:
+            _dropout_gradient(nb_share, w, log_keep)
+            _add(log_keep, d_dropout_bias)
+            store_row(log_keep, dropout_logits[i])
+        value, slope_sum = _finish(e, total_e, slope, log_p, w, logits[i], d_bias, gradients)
+        log_likelihood[i] = value
+        d_log_library[i] = w * slope_sum

@@ -1,0 +1,66 @@
+"""Work shared between threads that never spin.
+
+A training step has a few large products and many small operations. OpenMP's threads wait for the next parallel region
+by spinning, which makes two busy jobs on two cores several times slower than one thread each. Here the large pieces go
+to plain Python threads (torch and Numba release the interpreter lock) and every OpenMP region has one thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+_pool: ThreadPoolExecutor | None = None
+_n_threads = 1
+
+
+def available_cores() -> int:
+    """Number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def n_threads() -> int:
+    """Number of threads that `run` uses now."""
+    return _n_threads
+
+
+@contextmanager
+def limit(n: int | None) -> Iterator[None]:
+    """Use n threads (None: all cores) for `run`, and one for each torch operation; both are restored on leaving."""
+    global _pool, _n_threads
+    before, before_torch = (_pool, _n_threads), torch.get_num_threads()
+    n = available_cores() if n is None else n
+    flush = torch.tensor([1e-45]).mul(1.0).item() == 0.0
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    _n_threads = n
+    _pool = ThreadPoolExecutor(n - 1, "lucidcell", initializer=_start_worker) if n > 1 else None
+    try:
+        yield
+    finally:
+        if _pool is not None:
+            _pool.shutdown()
+        _pool, _n_threads = before
+        torch.set_num_threads(before_torch)
+        torch.set_flush_denormal(flush)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def run(task: Callable[[int], None], n_tasks: int) -> None:
+    """Call `task(0) ... task(n_tasks - 1)` side by side, the first on the calling thread."""
+    if _pool is None or n_tasks == 1:
+        for i in range(n_tasks):
+            task(i)
+        return
+    others = [_pool.submit(task, i) for i in range(1, n_tasks)]
+    task(0)
+    for other in others:
+        other.result()

@@ -1,0 +1,235 @@
+"""`Model`: the AnnData-facing shell around a module. It builds the cells, trains, reads out, saves and loads.
+
+A shell holds its own registry (`schema`): nothing is hidden in the AnnData, and nothing is global. What a trained model
+can say is a function in `readouts/`; the method here is one line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from lucidcell.cells.batch import Batch
+from lucidcell.cells.cells import Cells
+from lucidcell.cells.schema import Schema
+from lucidcell.errors import DataError, NotTrainedError
+from lucidcell.models import storage
+from lucidcell.models.keywords import refuse_keywords, refuse_setup
+from lucidcell.training.loop import Record, fit
+from lucidcell.training.settings import Settings
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from torch import nn
+
+logger = logging.getLogger("lucidcell")
+
+READ_OUT_BATCH = 1024  # cells at a time outside training
+
+
+class Model:
+    """What every model shares. A subclass gives `name`, `config` and `module`, and its own read-outs."""
+
+    name: ClassVar[str]  # key of what `write` leaves in an AnnData
+
+    config: Any
+    module: nn.Module
+    schema: Schema
+    cells: Cells | None  # None for a model that was loaded without data
+    record: Record | None  # of the last training
+    training_facts: dict[str, Any] | None  # the same as stored, also known after loading
+    data_facts: dict[str, Any]
+    command: str | None = None  # the command line that made this model, for the report
+
+    def _start(self, config: Any, module: nn.Module, schema: Schema, cells: Cells | None) -> None:
+        self.config, self.module, self.schema, self.cells = config, module.eval(), schema, cells
+        self.record, self.training_facts = None, None
+        self.history = pd.DataFrame()
+        self.data_facts = {} if cells is None else asdict(cells.record)
+
+    # --- training ---
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        early_stopping: bool = True,
+        train_size: float = 0.9,
+        seed: int = 0,
+        device: str = "auto",
+        num_threads: int | None = None,
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
+        progress: bool = True,
+        precision: str = "auto",
+        gradient_clip: float | None = None,
+        **unknown: object,
+    ) -> None:
+        """Train from a fresh start; with `resume`, from the last checkpoint.
+
+        The same seed, data, number of threads and torch give bitwise the same model. Ctrl-C ends training and keeps
+        what has been learned. None stands for the measured default (docs/training.md).
+
+        Parameters
+        ----------
+        max_epochs
+            Planned passes over the training cells; the learning rate and the KL warm-up are spread over them.
+        batch_size
+            Cells per step.
+        learning_rate
+            Peak of the one-cycle schedule.
+        early_stopping
+            Stop when the held-out ELBO no longer improves. The best weights are kept in either case.
+        train_size
+            Fraction of the cells that train; the rest is held out.
+        seed
+            Of the split, the initial weights, the order of the cells and the sampling noise.
+        device
+            "auto", "cpu", "cuda", ...
+        num_threads
+            CPU threads; all cores by default.
+        checkpoint_dir
+            Folder for atomic checkpoints, from which `resume=True` continues a killed run bit for bit.
+        resume
+            Continue from the checkpoint in `checkpoint_dir`, if there is one.
+        progress
+            Show a progress bar with the loss and the time left.
+        precision
+            "float32", "bfloat16" for the decoder's matrix products, or "auto": bfloat16 where the CPU has it.
+        gradient_clip
+            Largest norm of the gradient.
+
+        Raises
+        ------
+        SettingError
+            If an argument has no meaning.
+        TrainingError
+            If the loss stops being finite.
+        """
+        refuse_keywords("train", unknown)
+        cells = self._own_cells("train")
+        settings = Settings(
+            max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
+            gradient_clip,
+        ).resolve(len(cells))  # fmt: skip
+        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self.module = self._new_module(cells, seed)
+        self.record = fit(self.module, cells, settings, checkpoint_dir=folder, resume=resume, progress=progress)
+        self.module.to("cpu")
+        self.history = self.record.history
+        self.training_facts = storage.training_facts(self.record)
+
+    def _new_module(self, cells: Cells, seed: int) -> nn.Module:
+        """An untrained module for `cells`."""
+        raise NotImplementedError
+
+    # --- data ---
+
+    def _own_cells(self, action: str) -> Cells:
+        if self.cells is None:
+            raise DataError(f"this model was loaded without data; give an AnnData to {action} it on.")
+        return self.cells
+
+    def cells_of(self, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None = None) -> Cells:
+        """The model's own cells, or those of another AnnData with the same genes; of them `indices` (or a mask)."""
+        self._check_trained()
+        if adata is None:
+            cells = self._own_cells("read it out")
+        else:
+            cells = Cells.from_schema(adata, self.schema, model=type(self).__name__)
+        return cells if indices is None else cells.select(np.asarray(indices))
+
+    def batches(self, cells: Cells, batch_size: int | None = None) -> Iterator[Batch]:
+        """All cells in order, some at a time."""
+        size = batch_size or READ_OUT_BATCH
+        for start in range(0, len(cells), size):
+            yield cells.take(np.arange(start, min(start + size, len(cells))))
+
+    def _check_trained(self) -> None:
+        if self.training_facts is None:
+            raise NotTrainedError(f"this {type(self).__name__} has not been trained; call train() first.")
+
+    @property
+    def train_indices(self) -> np.ndarray:
+        """Positions of the cells that trained."""
+        return self._trained_record().train_rows
+
+    @property
+    def validation_indices(self) -> np.ndarray:
+        """Positions of the cells that were held out."""
+        return self._trained_record().validation_rows
+
+    def _trained_record(self) -> Record:
+        if self.record is None:
+            raise NotTrainedError("the split is known only to the model that was trained in this session.")
+        return self.record
+
+    @property
+    def factor_names(self) -> list[str]:
+        """Z1 ... ZD."""
+        return [f"Z{d + 1}" for d in range(self.config.n_latent)]
+
+    # --- on disk ---
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the run folder: weights, JSON, history, tables and read-outs; see `lucidcell.models.storage`."""
+        storage.save(self, Path(path), overwrite=overwrite)
+
+    @classmethod
+    def setup_anndata(cls, *args: object, **kwargs: object) -> None:
+        """Not needed; raises a sentence that says what to do instead."""
+        refuse_setup(cls.__name__)
+
+    # --- display ---
+
+    def __repr__(self) -> str:
+        schema = self.schema
+        state = "not trained"
+        if self.training_facts is not None:
+            state = f"trained for {self.training_facts['epochs']} epochs"
+        return (
+            f"{type(self).__name__}({schema.n_genes} genes, {schema.n_batches} batches, "
+            f"{self.config.n_latent} factors; {state})"
+        )
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = {"genes": self.schema.n_genes, "batches": ", ".join(self.schema.batch_categories)} | asdict(self.config)
+        if self.training_facts is not None:
+            rows |= {key: self.training_facts[key] for key in ("epochs", "best_epoch", "stopped", "seconds")}
+        body = "".join(f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td></tr>" for key, value in rows.items())
+        return f"<b>{type(self).__name__}</b><table>{body}</table>"
+
+    @classmethod
+    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
+        """An untrained model from its stored description."""
+        raise NotImplementedError
+
+
+def load(path: str | Path, adata: AnnData | None = None) -> Any:
+    """Load a model saved with `Model.save`.
+
+    Parameters
+    ----------
+    path
+        Run folder.
+    adata
+        Data to read the model out on; genes and categories are aligned by name. Without it, read-outs need an AnnData.
+
+    Raises
+    ------
+    FileError
+        If the folder is not a run folder, or is damaged (the weights are checked against their sha256).
+    DataError
+        If `adata` does not fit the model.
+    """
+    return storage.load(Path(path), adata)

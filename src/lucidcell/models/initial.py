@@ -1,0 +1,52 @@
+"""Where training starts: the parts of a count model that the data determine before any gradient step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from lucidcell.cells.cells import Cells
+    from lucidcell.models.scvi import SCVIModule
+
+PSEUDO_COUNT = 0.1
+INVERSE_THETA = (0.05, 20.0)  # bounds of the moment estimate of 1 / theta
+
+
+def from_data(module: SCVIModule, cells: Cells) -> None:
+    """Set the decoder's bias, log theta and the library prior of an untrained module from the data, in place."""
+    share = mean_shares(cells)
+    with torch.no_grad():
+        module.rho.bias.copy_(torch.from_numpy(np.log(share)))
+        if module.config.gene_likelihood != "poisson":
+            module.log_theta.copy_(torch.from_numpy(-np.log(inverse_theta(cells, share))))
+        if module.config.gene_likelihood == "zinb":
+            module.dropout_logit.bias.fill_(-2.0)
+        module.library_prior.copy_(torch.from_numpy(library_prior(cells)))
+
+
+def mean_shares(cells: Cells) -> np.ndarray:
+    """Share of each gene in all counts, (G,), with a pseudo-count."""
+    totals = np.bincount(cells.indices, weights=cells.values, minlength=cells.n_genes) + PSEUDO_COUNT
+    return totals / totals.sum()
+
+
+def inverse_theta(cells: Cells, share: np.ndarray) -> np.ndarray:
+    """Moment estimate of 1 / theta, (G,): E[x (x - 1)] = E[mu^2] (1 + 1 / theta) with mu = library x share."""
+    factorial_moment = np.bincount(
+        cells.indices, weights=cells.values.astype(float) * (cells.values - 1.0), minlength=cells.n_genes
+    ) / len(cells)
+    squared_mean = np.square(cells.library, dtype=float).mean() * share**2
+    return np.clip(factorial_moment / squared_mean - 1, *INVERSE_THETA)
+
+
+def library_prior(cells: Cells) -> np.ndarray:
+    """Mean and standard deviation of the log library by batch, (S, 2)."""
+    logs = np.log(cells.library.astype(float))
+    prior = np.empty((cells.schema.n_batches, 2))
+    for s in range(cells.schema.n_batches):
+        values = logs[cells.batch == s]
+        prior[s] = (values.mean(), max(values.std(), 0.01)) if len(values) else (logs.mean(), max(logs.std(), 0.01))
+    return prior

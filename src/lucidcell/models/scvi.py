@@ -1,0 +1,579 @@
+"""scVI: a variational autoencoder for counts.
+
+Generative model, for cell n in batch s_n with covariates k_n, over G genes:
+
+    z_n ~ N(0, I)                            D latent factors (or their softmax: `latent_distribution="ln"`)
+    l_n = observed total count, a size factor, or log l_n ~ N(mean_s, sd_s^2) with the mean and sd of the batch
+    h_n = MLP(z_n, k_n, s_n)
+    rho_n = softmax(W h_n + b)               share of each gene, sums to 1
+    x_ng ~ NB(mean l_n rho_ng, inverse dispersion theta_g)
+           or ZINB (with probability sigmoid(W' h_n + b') the count is zero), or Poisson
+
+theta has one value per gene, per gene and batch, or per gene and label.
+
+Inference: q(z_n | x_n) = N(mu_n, diag sigma_n^2) with [mu_n, sigma_n] from an MLP of log(1 + x_n) (and of the covariates
+if `encode_covariates`); a second one gives q(log l_n | x_n) when the library is latent.
+
+Objective: sum_n E_q log p(x_n | z_n, l_n) - w KL(q(z_n) || N(0, I)) - KL(q(log l_n) || prior), where w grows from 0 to 1
+over the first part of training; everything reported as ELBO has w = 1.
+
+Read-outs: latent mean, normalised expression rho, loadings = mean Jacobian of log rho with respect to z.
+
+Reference: Lopez et al. (2018), Nature Methods 15, 1053; Xu et al. (2021), Mol. Syst. Biol. 17, e9620.
+Differences from both and from scvi-tools are listed in docs/scvi.md: the decoder's bias starts at the log mean
+expression and theta at its moment estimate; warm-up is a fraction of training and always ends; the dropout head exists
+for ZINB only; the library is observed by default (`reproduce="paper"`: latent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot, softmax
+
+from lucidcell.cells.batch import Batch
+from lucidcell.cells.cells import Cells
+from lucidcell.cells.schema import Schema
+from lucidcell.errors import SettingError
+from lucidcell.maths.divergences import kl_gaussians, kl_standard_normal
+from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
+from lucidcell.maths.networks import MLP, GeneMLP
+from lucidcell.models import initial
+from lucidcell.models.base import Model
+from lucidcell.models.keywords import refuse_keywords
+from lucidcell.readouts import expression, latent, likelihood, loadings, predictive_check, tables
+from lucidcell.training.phases import Loss, Phase
+from lucidcell.training.schedule import warm_up
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+SMALLEST_VARIANCE = 1e-4
+CHOICES = {
+    "gene_likelihood": ("nb", "zinb", "poisson"),
+    "dispersion": ("gene", "gene-batch", "gene-label"),
+    "latent_distribution": ("normal", "ln"),
+}
+
+
+@dataclass(frozen=True)
+class SCVIConfig:
+    """Structure of the model."""
+
+    n_hidden: int = 128
+    n_latent: int = 10
+    n_layers: int = 1
+    dropout_rate: float = 0.1  # encoder only
+    gene_likelihood: str = "nb"
+    dispersion: str = "gene"
+    latent_distribution: str = "normal"
+    use_observed_lib_size: bool = True
+    encode_covariates: bool = False
+    kl_warmup: float = 0.3  # fraction of training
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+        for name in ("n_hidden", "n_latent", "n_layers"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise SettingError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        for name in ("dropout_rate", "kl_warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be at least 0 and below 1.")
+
+
+class Sizes(NamedTuple):
+    """What the module must know of the data."""
+
+    n_genes: int
+    n_batches: int
+    n_labels: int
+    n_covariates: int
+
+
+class Posterior(NamedTuple):
+    """q(z | x) and, where the library is latent, q(log l | x); sigmas are standard deviations."""
+
+    mu: Tensor  # (B, D)
+    sigma: Tensor  # (B, D)
+    library_mu: Tensor | None = None  # (B,)
+    library_sigma: Tensor | None = None  # (B,)
+
+
+class SCVIModule(nn.Module):
+    """The networks of scVI. Notation as in this file's docstring; `design` is [covariates, one-hot batch]."""
+
+    def __init__(self, config: SCVIConfig, sizes: Sizes) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        n_design = sizes.n_covariates + sizes.n_batches
+        n_encoded = n_design if config.encode_covariates else 0
+        hidden, latent = config.n_hidden, config.n_latent
+        self.encoder = GeneMLP(sizes.n_genes, n_encoded, hidden, config.n_layers, config.dropout_rate)
+        self.z_mean, self.z_variance = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+        if not config.use_observed_lib_size:
+            self.library_encoder = GeneMLP(sizes.n_genes, n_encoded, hidden, 1, config.dropout_rate)
+            self.library_mean, self.library_variance = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
+        self.decoder = MLP(latent, n_design, hidden, config.n_layers)
+        self.rho = nn.Linear(hidden, sizes.n_genes)
+        if config.gene_likelihood == "zinb":
+            self.dropout_logit = nn.Linear(hidden, sizes.n_genes)
+        if config.gene_likelihood != "poisson":
+            groups = {"gene": 1, "gene-batch": sizes.n_batches, "gene-label": sizes.n_labels}[config.dispersion]
+            self.log_theta = nn.Parameter(torch.zeros(groups, sizes.n_genes))
+        self.register_buffer("library_prior", torch.zeros(sizes.n_batches, 2))  # mean and sd of log library by batch
+
+    # --- inference ---
+
+    def design(self, batch: Batch) -> Tensor:
+        """Covariates and one-hot batch, (B, n_covariates + n_batches)."""
+        return torch.cat([batch.covariates, one_hot(batch.batch, self.sizes.n_batches).to(batch.covariates.dtype)], dim=1)
+
+    def encode(self, batch: Batch) -> Posterior:
+        """Parameters of q(z | x) and q(log l | x)."""
+        x = batch.counts.log1p()
+        covariates = self.design(batch) if self.config.encode_covariates else batch.covariates[:, :0]
+        hidden = self.encoder(x, covariates)
+        sigma = (self.z_variance(hidden).exp() + SMALLEST_VARIANCE).sqrt()
+        if self.config.use_observed_lib_size:
+            return Posterior(self.z_mean(hidden), sigma)
+        library_hidden = self.library_encoder(x, covariates)
+        library_sigma = (self.library_variance(library_hidden).exp() + SMALLEST_VARIANCE).sqrt()
+        return Posterior(self.z_mean(hidden), sigma, self.library_mean(library_hidden)[:, 0], library_sigma[:, 0])
+
+    def sample_z(self, posterior: Posterior) -> Tensor:
+        """One draw of the latent factors, (B, D)."""
+        return self.link(posterior.mu + posterior.sigma * torch.randn_like(posterior.sigma))
+
+    def link(self, z: Tensor) -> Tensor:
+        """From Gaussian to latent space: the softmax of the logistic normal, or nothing."""
+        return softmax(z, dim=1) if self.config.latent_distribution == "ln" else z
+
+    def sample_log_library(self, posterior: Posterior, batch: Batch) -> Tensor:
+        """Log library, (B,): the observed one, or one draw."""
+        if posterior.library_mu is None or posterior.library_sigma is None:
+            return batch.library.log()
+        return posterior.library_mu + posterior.library_sigma * torch.randn_like(posterior.library_sigma)
+
+    # --- generation ---
+
+    def decode(self, z: Tensor, design: Tensor) -> Tensor:
+        """log rho, (B, G): log share of each gene in the cell's counts."""
+        return torch.log_softmax(self.rho(self.decoder(z, design)), dim=1)
+
+    def group(self, batch: Batch) -> Tensor | None:
+        """Row of log theta that holds for each cell, (B,)."""
+        if self.config.dispersion == "gene-batch":
+            return batch.batch
+        return batch.label.clamp(min=0) if self.config.dispersion == "gene-label" else None
+
+    def log_likelihood(self, batch: Batch, z: Tensor, log_library: Tensor) -> LogLikelihood:
+        """log p(x | z, l), summed over the batch and for each cell."""
+        hidden = self.decoder(z, self.design(batch))
+        zinb, poisson = self.config.gene_likelihood == "zinb", self.config.gene_likelihood == "poisson"
+        return softmax_log_likelihood(
+            batch.counts,
+            hidden,
+            self.rho.weight,
+            self.rho.bias,
+            log_library,
+            likelihood=self.config.gene_likelihood,
+            log_theta=None if poisson else self.log_theta,
+            group=self.group(batch),
+            dropout_weight=self.dropout_logit.weight if zinb else None,
+            dropout_bias=self.dropout_logit.bias if zinb else None,
+        )
+
+    # --- objective ---
+
+    def kl_z(self, posterior: Posterior) -> Tensor:
+        """KL(q(z | x) || N(0, I)), (B,)."""
+        return kl_standard_normal(posterior.mu, posterior.sigma).sum(1)
+
+    def kl_library(self, posterior: Posterior, batch: Batch) -> Tensor:
+        """KL(q(log l | x) || prior of the batch), (B,); zero for an observed library."""
+        if posterior.library_mu is None or posterior.library_sigma is None:
+            return posterior.mu.new_zeros(posterior.mu.shape[0])
+        prior = self.library_prior[batch.batch]
+        return kl_gaussians(posterior.library_mu, posterior.library_sigma, prior[:, 0], prior[:, 1])
+
+    def loss(self, batch: Batch, progress: float) -> Loss:
+        """Negative ELBO of a batch, the KL of z weighted by the warm-up."""
+        posterior = self.encode(batch)
+        log_library = self.sample_log_library(posterior, batch)
+        likelihood = self.log_likelihood(batch, self.sample_z(posterior), log_library)
+        kl_z, kl_library = self.kl_z(posterior).sum(), self.kl_library(posterior, batch).sum()
+        weight = warm_up(progress, self.config.kl_warmup)
+        terms = {"reconstruction": -likelihood.total, "kl": kl_z + kl_library}
+        return Loss(
+            cells=-likelihood.total + weight * kl_z + kl_library,
+            n_cells=batch.n_cells,
+            terms={name: value.detach() for name, value in terms.items()},
+        )
+
+    def phases(self) -> list[Phase]:
+        return [Phase("elbo", self.loss, list(self.parameters()), warmup=self.config.kl_warmup)]
+
+
+class SCVI(Model):
+    """Variational autoencoder for counts (Lopez et al. 2018), with readable factors.
+
+    Parameters
+    ----------
+    adata
+        Counts, cells x genes: AnnData in memory, backed or lazy, or a list or dict of them. It is not changed.
+    layer
+        Layer with the counts; None for X.
+    batch_key, labels_key
+        Columns of obs. Labels are used for `dispersion="gene-label"` and for display only.
+    categorical_covariate_keys, continuous_covariate_keys
+        Columns of obs that the decoder corrects for, at every layer.
+    size_factor_key
+        Column of obs that takes the place of the total count.
+    n_latent, n_hidden, n_layers
+        Factors, and width and depth of encoder and decoder.
+    dropout_rate
+        In the encoder.
+    gene_likelihood
+        "nb", "zinb" or "poisson".
+    dispersion
+        Inverse dispersion by "gene", "gene-batch" or "gene-label".
+    latent_distribution
+        "normal", or "ln" for a logistic normal on the simplex.
+    use_observed_lib_size
+        Whether the library is the observed total count; otherwise it is latent, with a log-normal prior by batch.
+    encode_covariates
+        Whether the encoder sees batch and covariates too.
+    kl_warmup
+        Fraction of training over which the weight of the KL divergence grows to 1.
+    reproduce
+        "paper": ZINB with a latent library, as in Lopez et al. (2018). None: our defaults.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be used; the message says why and what to do.
+    SettingError
+        If an argument has no meaning.
+    """
+
+    name: ClassVar[str] = "scvi"
+    config: SCVIConfig
+    module: SCVIModule
+
+    def __init__(
+        self,
+        adata: AnnData | Sequence[AnnData] | dict[str, AnnData],
+        *,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        size_factor_key: str | None = None,
+        n_latent: int = 10,
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        gene_likelihood: str = "nb",
+        dispersion: str = "gene",
+        latent_distribution: str = "normal",
+        use_observed_lib_size: bool = True,
+        encode_covariates: bool = False,
+        kl_warmup: float = 0.3,
+        reproduce: str | None = None,
+        **unknown: object,
+    ) -> None:
+        refuse_keywords("SCVI", unknown, tuple(SCVIConfig.__dataclass_fields__))
+        if reproduce not in (None, "paper"):
+            raise SettingError(f"reproduce is {reproduce!r}; it must be 'paper' or None.")
+        if reproduce == "paper":
+            gene_likelihood, use_observed_lib_size = "zinb", False
+        config = SCVIConfig(
+            n_hidden, n_latent, n_layers, dropout_rate, gene_likelihood, dispersion, latent_distribution,
+            use_observed_lib_size, encode_covariates, kl_warmup,
+        )  # fmt: skip
+        if dispersion == "gene-label" and labels_key is None:
+            raise SettingError("dispersion='gene-label' needs labels; pass labels_key, or use dispersion='gene'.")
+        if size_factor_key is not None and not use_observed_lib_size:
+            raise SettingError("a size factor takes the place of the library; use it with use_observed_lib_size=True.")
+        cells = Cells.from_anndata(
+            adata,
+            layer=layer,
+            batch_key=batch_key,
+            labels_key=labels_key,
+            categorical_covariate_keys=categorical_covariate_keys,
+            continuous_covariate_keys=continuous_covariate_keys,
+            size_factor_key=size_factor_key,
+            model="SCVI",
+        )
+        self._start(config, SCVIModule(config, _sizes(cells.schema)), cells.schema, cells)
+
+    def _new_module(self, cells: Cells, seed: int) -> SCVIModule:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = SCVIModule(self.config, _sizes(cells.schema))
+        initial.from_data(module, cells)
+        return module
+
+    @classmethod
+    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
+        model = cls.__new__(cls)
+        structure = SCVIConfig(**config)
+        with torch.random.fork_rng(devices=[]):
+            module = SCVIModule(structure, _sizes(schema))
+        model._start(structure, module, schema, cells)
+        return model
+
+    # --- read-outs ---
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        give_mean: bool = True,
+        mc_samples: int = 5000,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+        return_dist: bool = False,
+        seed: int = 0,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Factors of each cell.
+
+        Parameters
+        ----------
+        adata
+            Cells to embed; the training data for None. Genes are found by name.
+        indices
+            Positions of the cells, or a boolean mask; all for None.
+        give_mean
+            Posterior mean (of a logistic normal by `mc_samples` draws); otherwise `n_samples` draws.
+        mc_samples, n_samples
+            Number of draws.
+        batch_size
+            Cells at a time.
+        return_dist
+            Return mean and variance of q(z | x), both (n, D), instead; before the softmax of a logistic normal.
+        seed
+            Of the draws.
+
+        Returns
+        -------
+        Array (n, D), or (n_samples, n, D) for several draws.
+        """
+        if return_dist:
+            return latent.latent_distribution(self, adata, indices, batch_size)
+        if give_mean:
+            return latent.latent_mean(self, adata, indices, mc_samples, batch_size, seed)
+        return latent.latent_samples(self, adata, indices, n_samples, batch_size, seed)
+
+    def get_loadings(self, *, rotate: str | None = None) -> pd.DataFrame:
+        """Genes x factors: mean over at most 5,000 cells of d log rho_g / d z_d; `attrs` say how it was derived.
+
+        Raises
+        ------
+        SettingError
+            If a rotation is asked for, which only a linear decoder has.
+        """
+        if rotate is not None:
+            raise SettingError(f"rotate={rotate!r} needs a linear decoder; SCVI's is not, so its loadings are as they are.")
+        return loadings.mean_jacobian(self)
+
+    def get_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        transform_batch: str | Sequence[str] | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | str = 1,
+        n_samples: int = 1,
+        return_mean: bool = True,
+        return_numpy: bool | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> pd.DataFrame | np.ndarray:
+        """Expression rho, free of library size; also of batch when `transform_batch` names one or several.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        transform_batch
+            Decode every cell as if it came from this batch; for several, their mean. None: each its own.
+        gene_list
+            Genes by name; all for None.
+        library_size
+            Multiply rho by this number, or by the cell's library for "latent".
+        n_samples
+            Draws of z; with 1, z is its posterior mean.
+        return_mean
+            Average the draws.
+        return_numpy
+            Return an array; by default only where draws are not averaged.
+        seed
+            Of the draws.
+
+        Returns
+        -------
+        Cells x genes as DataFrame, or as array; (n_samples, n, genes) where draws are not averaged.
+        """
+        values = expression.normalized_expression(
+            self, adata, indices, transform_batch=transform_batch, gene_list=gene_list, library_size=library_size,
+            n_samples=n_samples, return_mean=return_mean, batch_size=batch_size, seed=seed,
+        )  # fmt: skip
+        if return_numpy or not return_mean:
+            return values
+        genes = list(self.schema.gene_names) if gene_list is None else list(gene_list)
+        return pd.DataFrame(values, index=self.cells_of(adata, indices).cell_names, columns=genes)
+
+    def posterior_predictive_sample(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_samples: int = 1,
+        gene_list: Sequence[str] | None = None,
+        transform_batch: str | Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> csr_matrix | list[csr_matrix]:
+        """Counts drawn from the fitted model for each cell: cells x genes, sparse; a list of them for several draws."""
+        from scipy.sparse import csr_matrix, vstack
+
+        genes = expression.gene_positions(self, gene_list)
+        draws: list[list[csr_matrix]] = [[] for _ in range(n_samples)]
+        for _, counts in expression.predictive_draws(
+            self, adata, indices, transform_batch=transform_batch, n_samples=n_samples, seed=seed
+        ):
+            for sample, drawn in zip(draws, counts.numpy(), strict=True):
+                sample.append(csr_matrix(drawn[:, genes]))
+        stacked = [vstack(sample, format="csr") for sample in draws]
+        return stacked[0] if n_samples == 1 else stacked
+
+    def posterior_predictive_check(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_samples: int = 1,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Mean, coefficient of variation and zero fraction of each gene, observed and drawn from the model.
+
+        `lucidcell.plots.predictive_check` draws the table.
+        """
+        return predictive_check.predictive_check(self, adata, indices, n_samples=n_samples, seed=seed)
+
+    def get_elbo(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_samples: int = 1,
+        return_mean: bool = True,
+        seed: int = 0,
+    ) -> float | np.ndarray:
+        """Evidence lower bound in nats per cell (higher is better), KL weight 1; of each cell unless `return_mean`."""
+        return _mean_or_all(likelihood.fit_of_cells(self, adata, indices, n_samples=n_samples, seed=seed).elbo, return_mean)
+
+    def get_reconstruction_error(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_samples: int = 1,
+        return_mean: bool = True,
+        seed: int = 0,
+    ) -> float | np.ndarray:
+        """-E log p(x | z) in nats per cell (lower is better)."""
+        fit = likelihood.fit_of_cells(self, adata, indices, n_samples=n_samples, seed=seed)
+        return _mean_or_all(-fit.log_likelihood, return_mean)
+
+    def get_marginal_ll(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_mc_samples: int = 1000,
+        return_mean: bool = True,
+        seed: int = 0,
+    ) -> float | np.ndarray:
+        """log p(x) in nats per cell by importance sampling (higher is better)."""
+        values = likelihood.marginal_log_likelihood(self, adata, indices, n_samples=n_mc_samples, seed=seed)
+        return _mean_or_all(values, return_mean)
+
+    def get_feature_correlation_matrix(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_samples: int = 10,
+        transform_batch: str | Sequence[str] | None = None,
+        correlation_type: str = "spearman",
+        rna_size_factor: float = 1000,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Gene x gene correlation of denoised expression drawn from the posterior."""
+        return expression.gene_correlation(
+            self, adata, indices, n_samples=n_samples, transform_batch=transform_batch,
+            correlation_type=correlation_type, rna_size_factor=rna_size_factor, seed=seed,
+        )  # fmt: skip
+
+    def get_likelihood_parameters(
+        self, adata: AnnData | None = None, *, indices: Sequence[int] | np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Parameters of p(x | z, l) at the posterior mean, each (n, G): "mean", and as the likelihood has them
+        "theta" (inverse dispersion) and "dropout" (probability).
+        """  # noqa: D205
+        batches = self.batches(self.cells_of(adata, indices))
+        with torch.no_grad():
+            found = [expression.likelihood_parameters(self, batch, [None], use_mean=True) for batch in batches]
+        return {name: torch.cat([one[name] for one in found]).numpy() for name in found[0]}
+
+    def get_latent_library_size(
+        self, adata: AnnData | None = None, *, indices: Sequence[int] | np.ndarray | None = None
+    ) -> np.ndarray:
+        """Library size of each cell, (n,): median of q(l | x), or the observed total where it is not latent."""
+        return latent.latent_library(self, adata, indices)
+
+    def write(self, adata: AnnData) -> None:
+        """Write the read-outs into `adata`, and nothing else.
+
+        Sets `obsm["X_scvi"]` (n, D), `varm["scvi_loadings"]` (genes, D; NaN for genes that the model lacks) and
+        `uns["scvi"]` (settings and how the loadings were derived).
+        """
+        tables.write(self, adata)
+
+    # --- other data, other tools ---
+
+    def map_query(self, adata: AnnData, *, min_overlap: float = 0.5, max_epochs: int = 30, seed: int = 0, **train: Any) -> SCVI:
+        """A model for new cells in the same latent space; see `lucidcell.models.query.map_query`."""
+        from lucidcell.models.query import map_query
+
+        return map_query(self, adata, min_overlap=min_overlap, max_epochs=max_epochs, seed=seed, **train)
+
+    @classmethod
+    def from_scvi_tools(cls, path: str | Path, adata: AnnData | None = None) -> SCVI:
+        """Read a model saved by scvi-tools' `SCVI.save`; see `lucidcell.models.scvi_tools`."""
+        from lucidcell.models.scvi_tools import read_scvi
+
+        return read_scvi(Path(path), adata)
+
+
+def _sizes(schema: Schema) -> Sizes:
+    return Sizes(schema.n_genes, schema.n_batches, schema.n_labels, schema.n_covariates)
+
+
+def _mean_or_all(values: np.ndarray, return_mean: bool) -> float | np.ndarray:
+    return float(values.mean(dtype=float)) if return_mean else values

@@ -1,0 +1,22 @@
+"""Figures: functions from tables and arrays to matplotlib Axes. They know neither torch nor AnnData."""
+
+from lucidcell.plots.embedding import embedding, factor_panel
+from lucidcell.plots.factors import factor_shares, label_means, loadings_bars
+from lucidcell.plots.heatmap import heatmap
+from lucidcell.plots.reconstruction import predictive_check, reconstruction
+from lucidcell.plots.style import style
+from lucidcell.plots.training import kl_curve, training_curves
+
+__all__ = [
+    "embedding",
+    "factor_panel",
+    "factor_shares",
+    "heatmap",
+    "kl_curve",
+    "label_means",
+    "loadings_bars",
+    "predictive_check",
+    "reconstruction",
+    "style",
+    "training_curves",
+]

@@ -1,0 +1,173 @@
+"""Cells x genes: expression as the model sees it, free of library size and, if asked, of batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lucidcell.errors import DataError, SettingError
+from lucidcell.readouts.random import seeded
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from torch import Tensor
+
+    from lucidcell.cells.batch import Batch
+    from lucidcell.models.scvi import SCVI
+
+
+def batch_codes(model: SCVI, transform_batch: str | Sequence[str] | None) -> list[int | None]:
+    """Codes of the batches to decode as; None keeps each cell's own."""
+    if transform_batch is None:
+        return [None]
+    names = [transform_batch] if isinstance(transform_batch, str) else list(transform_batch)
+    known = list(model.schema.batch_categories)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise SettingError(f"transform_batch names {unknown}, which are no batches of this model: {', '.join(known)}.")
+    return [known.index(name) for name in names]
+
+
+def gene_positions(model: SCVI, gene_list: Sequence[str] | None) -> np.ndarray:
+    """Positions of genes by name; all of them for None."""
+    if gene_list is None:
+        return np.arange(model.schema.n_genes)
+    position = {name: g for g, name in enumerate(model.schema.gene_names)}
+    unknown = [name for name in gene_list if name not in position]
+    if unknown:
+        raise DataError(f"{len(unknown)} of {len(gene_list)} genes are not in the model, such as {unknown[:3]}.")
+    return np.array([position[name] for name in gene_list], dtype=int)
+
+
+def as_batch(batch: Batch, code: int | None) -> Batch:
+    """The same cells as if they came from the batch with this code."""
+    return batch if code is None else batch._replace(batch=torch.full_like(batch.batch, code))
+
+
+def sampled_rho(model: SCVI, batch: Batch, codes: Sequence[int | None], *, use_mean: bool) -> Tensor:
+    """rho (B, G) averaged over the batches in `codes`, at the mean of q(z | x) or at one draw."""
+    module = model.module
+    posterior = module.encode(batch)
+    z = module.link(posterior.mu) if use_mean else module.sample_z(posterior)
+    rhos = [module.decode(z, module.design(as_batch(batch, code))).exp() for code in codes]
+    return torch.stack(rhos).mean(0)
+
+
+def normalized_expression(
+    model: SCVI,
+    adata: AnnData | None,
+    indices: Sequence[int] | np.ndarray | None,
+    *,
+    transform_batch: str | Sequence[str] | None,
+    gene_list: Sequence[str] | None,
+    library_size: float | str,
+    n_samples: int,
+    return_mean: bool,
+    batch_size: int | None,
+    seed: int,
+) -> np.ndarray:
+    """Expression (n, genes), or (n_samples, n, genes) where the samples are not averaged."""
+    if n_samples < 1:
+        raise SettingError(f"n_samples is {n_samples}; it must be at least 1.")
+    if isinstance(library_size, str) and library_size != "latent":
+        raise SettingError(f"library_size is {library_size!r}; it must be a number or 'latent'.")
+    codes, genes = batch_codes(model, transform_batch), gene_positions(model, gene_list)
+    found = []
+    with seeded(seed):
+        for batch in model.batches(model.cells_of(adata, indices), batch_size):
+            draws = []
+            for _ in range(n_samples):
+                rho = sampled_rho(model, batch, codes, use_mean=n_samples == 1)[:, genes]
+                size = _latent_sizes(model, batch) if library_size == "latent" else float(library_size)
+                draws.append((rho * size).numpy())
+            found.append(np.mean(draws, axis=0) if return_mean else np.stack(draws))
+    return np.concatenate(found, axis=0 if return_mean else 1)
+
+
+def _latent_sizes(model: SCVI, batch: Batch) -> Tensor:
+    posterior = model.module.encode(batch)
+    return (batch.library if posterior.library_mu is None else posterior.library_mu.exp())[:, None]
+
+
+def likelihood_parameters(model: SCVI, batch: Batch, codes: Sequence[int | None], *, use_mean: bool) -> dict[str, Tensor]:
+    """Parameters of p(x | z, l) of a batch, each (B, G): mean and, as far as there are, theta and dropout probability."""
+    module, config = model.module, model.config
+    posterior = module.encode(batch)
+    z = module.link(posterior.mu) if use_mean else module.sample_z(posterior)
+    library = _latent_sizes(model, batch) if use_mean else module.sample_log_library(posterior, batch).exp()[:, None]
+    hiddens = [module.decoder(z, module.design(as_batch(batch, code))) for code in codes]
+    rho = torch.stack([torch.softmax(module.rho(hidden), dim=1) for hidden in hiddens]).mean(0)
+    parameters = {"mean": rho * library}
+    if config.gene_likelihood != "poisson":
+        group = module.group(batch)
+        theta = module.log_theta.exp()
+        parameters["theta"] = theta[group] if group is not None else theta.expand(batch.n_cells, -1)
+    if config.gene_likelihood == "zinb":
+        parameters["dropout"] = torch.stack([module.dropout_logit(h).sigmoid() for h in hiddens]).mean(0)
+    return parameters
+
+
+def sample_counts(parameters: dict[str, Tensor]) -> Tensor:
+    """One draw of counts, (B, G), from the likelihood with these parameters; uses torch's global stream."""
+    mean = parameters["mean"]
+    if "theta" in parameters:
+        theta = parameters["theta"]
+        mean = torch._standard_gamma(theta.contiguous()) * (mean / theta)
+    counts = torch.poisson(mean)
+    if "dropout" in parameters:
+        counts *= torch.rand_like(counts) >= parameters["dropout"]
+    return counts
+
+
+def predictive_draws(
+    model: SCVI,
+    adata: AnnData | None,
+    indices: Sequence[int] | np.ndarray | None,
+    *,
+    transform_batch: str | Sequence[str] | None = None,
+    n_samples: int = 1,
+    seed: int = 0,
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches with counts drawn from the posterior predictive distribution, (n_samples, B, G)."""
+    codes = batch_codes(model, transform_batch)
+    with seeded(seed):
+        for batch in model.batches(model.cells_of(adata, indices), 256):
+            draws = [sample_counts(likelihood_parameters(model, batch, codes, use_mean=False)) for _ in range(n_samples)]
+            yield batch, torch.stack(draws)
+
+
+def gene_correlation(
+    model: SCVI,
+    adata: AnnData | None,
+    indices: Sequence[int] | np.ndarray | None,
+    *,
+    n_samples: int,
+    transform_batch: str | Sequence[str] | None,
+    correlation_type: str,
+    rna_size_factor: float,
+    seed: int,
+) -> pd.DataFrame:
+    """Gene x gene correlation of expression drawn from the posterior, library size and Poisson noise removed."""
+    if correlation_type not in ("pearson", "spearman"):
+        raise SettingError(f"correlation_type is {correlation_type!r}; it must be 'pearson' or 'spearman'.")
+    codes, draws = batch_codes(model, transform_batch), []
+    with seeded(seed):
+        for batch in model.batches(model.cells_of(adata, indices), 256):
+            for _ in range(n_samples):
+                parameters = likelihood_parameters(model, batch, codes, use_mean=False)
+                mean = parameters["mean"] / parameters["mean"].sum(1, keepdim=True) * rna_size_factor
+                if "theta" in parameters:
+                    theta = parameters["theta"].contiguous()
+                    mean = torch._standard_gamma(theta) * (mean / theta)
+                draws.append(mean.numpy())
+    values = np.concatenate(draws)
+    if correlation_type == "spearman":
+        from scipy.stats import rankdata
+
+        values = rankdata(values, axis=0).astype(np.float32)
+    names = list(model.schema.gene_names)
+    return pd.DataFrame(np.corrcoef(values, rowvar=False), index=names, columns=names)

@@ -1,0 +1,77 @@
+"""Cells x factors: the latent representation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lucidcell.readouts.random import seeded
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from lucidcell.models.scvi import SCVI
+
+
+def latent_distribution(
+    model: SCVI, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, batch_size: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of q(z | x), each (n, D), before the softmax of a logistic-normal latent."""
+    means, variances = [], []
+    cells = model.cells_of(adata, indices)
+    with torch.no_grad():
+        for batch in model.batches(cells, batch_size):
+            posterior = model.module.encode(batch)
+            means.append(posterior.mu.numpy())
+            variances.append(posterior.sigma.square().numpy())
+    return np.concatenate(means), np.concatenate(variances)
+
+
+def latent_mean(
+    model: SCVI,
+    adata: AnnData | None,
+    indices: Sequence[int] | np.ndarray | None,
+    mc_samples: int,
+    batch_size: int | None,
+    seed: int,
+) -> np.ndarray:
+    """Posterior mean of the latent factors, (n, D); of a logistic normal by Monte Carlo."""
+    mu, variance = latent_distribution(model, adata, indices, batch_size)
+    if model.config.latent_distribution == "normal":
+        return mu
+    total = np.zeros_like(mu)
+    with seeded(seed):
+        loc, scale = torch.from_numpy(mu), torch.from_numpy(variance).sqrt()
+        for _ in range(mc_samples):
+            total += model.module.link(loc + scale * torch.randn_like(scale)).numpy()
+    return total / mc_samples
+
+
+def latent_samples(
+    model: SCVI,
+    adata: AnnData | None,
+    indices: Sequence[int] | np.ndarray | None,
+    n_samples: int,
+    batch_size: int | None,
+    seed: int,
+) -> np.ndarray:
+    """Draws from q(z | x), (n, D), or (n_samples, n, D) for more than one."""
+    mu, variance = latent_distribution(model, adata, indices, batch_size)
+    with seeded(seed):
+        loc, scale = torch.from_numpy(mu), torch.from_numpy(variance).sqrt()
+        draws = [model.module.link(loc + scale * torch.randn_like(scale)).numpy() for _ in range(n_samples)]
+    return draws[0] if n_samples == 1 else np.stack(draws)
+
+
+def latent_library(model: SCVI, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """Library size of each cell, (n,): the median of q(l | x), or the observed one where it is not latent."""
+    sizes = []
+    with torch.no_grad():
+        for batch in model.batches(model.cells_of(adata, indices)):
+            posterior = model.module.encode(batch)
+            observed = posterior.library_mu is None
+            sizes.append(batch.library.numpy() if observed else posterior.library_mu.exp().numpy())
+    return np.concatenate(sizes)

@@ -1,0 +1,85 @@
+"""How well the model fits cells: ELBO, reconstruction error, importance-sampled likelihood. Nats per cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from lucidcell.maths.likelihoods import gaussian_log_prob
+from lucidcell.readouts.random import seeded
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from torch import Tensor
+
+    from lucidcell.cells.batch import Batch
+    from lucidcell.models.scvi import SCVI, SCVIModule
+
+
+class Fit(NamedTuple):
+    """Per cell, (n,): expected log-likelihood under q(z | x), and KL divergence."""
+
+    log_likelihood: np.ndarray
+    kl: np.ndarray
+
+    @property
+    def elbo(self) -> np.ndarray:
+        return self.log_likelihood - self.kl
+
+
+def fit_of_cells(
+    model: SCVI,
+    adata: AnnData | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    *,
+    n_samples: int = 1,
+    seed: int = 0,
+) -> Fit:
+    """Terms of the ELBO (KL weight 1), the likelihood averaged over `n_samples` draws of z."""
+    module, likelihoods, divergences = model.module, [], []
+    with seeded(seed):
+        for batch in model.batches(model.cells_of(adata, indices)):
+            posterior = module.encode(batch)
+            total = torch.zeros(batch.n_cells)
+            for _ in range(n_samples):
+                log_library = module.sample_log_library(posterior, batch)
+                total += module.log_likelihood(batch, module.sample_z(posterior), log_library).per_cell
+            likelihoods.append((total / n_samples).numpy())
+            divergences.append((module.kl_z(posterior) + module.kl_library(posterior, batch)).numpy())
+    return Fit(np.concatenate(likelihoods), np.concatenate(divergences))
+
+
+def marginal_log_likelihood(
+    model: SCVI,
+    adata: AnnData | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    *,
+    n_samples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
+    """log p(x) of each cell, (n,), by importance sampling from q(z | x): a tighter bound than the ELBO."""
+    found = []
+    with seeded(seed):
+        for batch in model.batches(model.cells_of(adata, indices)):
+            weights = torch.stack([_log_importance(model.module, batch) for _ in range(n_samples)])
+            found.append((torch.logsumexp(weights, dim=0) - math.log(n_samples)).numpy())
+    return np.concatenate(found)
+
+
+def _log_importance(module: SCVIModule, batch: Batch) -> Tensor:
+    """log p(x, z, l) - log q(z, l | x) at one draw; the densities of z are those of the Gaussian before any softmax."""
+    one = torch.ones(())
+    posterior = module.encode(batch)
+    z = posterior.mu + posterior.sigma * torch.randn_like(posterior.sigma)
+    log_library = module.sample_log_library(posterior, batch)
+    log_ratio = gaussian_log_prob(z, torch.zeros(()), one) - gaussian_log_prob(z, posterior.mu, posterior.sigma)
+    total = module.log_likelihood(batch, module.link(z), log_library).per_cell + log_ratio.sum(1)
+    if posterior.library_mu is not None and posterior.library_sigma is not None:
+        prior = module.library_prior[batch.batch]
+        total += gaussian_log_prob(log_library, prior[:, 0], prior[:, 1])
+        total -= gaussian_log_prob(log_library, posterior.library_mu, posterior.library_sigma)
+    return total

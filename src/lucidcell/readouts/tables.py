@@ -1,0 +1,88 @@
+"""The tables of a run folder, and the same read-outs written back to an AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from lucidcell.errors import DataError
+from lucidcell.readouts.latent import latent_distribution
+from lucidcell.readouts.predictive_check import predictive_check
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from lucidcell.models.scvi import SCVI
+
+MOST_CHECKED_CELLS = 5000
+
+
+def run_tables(model: SCVI) -> dict[str, pd.DataFrame]:
+    """Tables of the model's own cells, by file name: cells, latent, loadings, factors, genes."""
+    cells = model.cells_of(None)
+    mu, variance = latent_distribution(model, None, None, None)
+    latent = pd.DataFrame(model.get_latent_representation(), columns=model.factor_names)
+    checked = np.arange(len(cells))
+    if len(cells) > MOST_CHECKED_CELLS:
+        checked = np.sort(np.random.default_rng(0).choice(len(cells), MOST_CHECKED_CELLS, replace=False))
+    return {
+        "cells": _cell_table(model),
+        "latent": latent.assign(cell=cells.cell_names)[["cell", *model.factor_names]],
+        "loadings": _with_index(model.get_loadings()),
+        "factors": _factor_table(model, mu, variance),
+        "genes": _with_index(predictive_check(model, indices=checked)),
+    }
+
+
+def _with_index(table: pd.DataFrame) -> pd.DataFrame:
+    flat = table.reset_index()
+    flat.attrs = table.attrs
+    return flat
+
+
+def _cell_table(model: SCVI) -> pd.DataFrame:
+    cells = model.cells_of(None)
+    batches, labels = np.array(cells.schema.batch_categories), np.array([*cells.schema.label_categories, ""])
+    totals = np.add.reduceat(np.append(cells.values, 0.0), np.minimum(cells.indptr[:-1], len(cells.values)))
+    return pd.DataFrame(
+        {"cell": cells.cell_names, "batch": batches[cells.batch], "label": labels[cells.label], "total_counts": totals}
+    )
+
+
+def _factor_table(model: SCVI, mu: np.ndarray, variance: np.ndarray) -> pd.DataFrame:
+    """Per factor: variance of its posterior mean over cells, and mean KL from the prior in nats (0: not used)."""
+    kl = 0.5 * (variance + mu**2 - 1 - np.log(variance))
+    return pd.DataFrame({"factor": model.factor_names, "z_variance": mu.var(0), "kl": kl.mean(0)})
+
+
+def as_anndata(model: SCVI, tables: dict[str, pd.DataFrame]) -> AnnData:
+    """The read-outs as an AnnData without X."""
+    import anndata as ad
+
+    latent, loadings = tables["latent"], tables["loadings"]
+    obs = tables["cells"].astype({"batch": "category", "label": "category"}).set_index("cell")
+    obs.index = obs.index.astype(str)
+    var = tables["genes"].set_index("gene")
+    result = ad.AnnData(obs=obs, var=var)
+    result.obsm[f"X_{model.name}"] = latent[model.factor_names].to_numpy(np.float32)
+    result.varm[f"{model.name}_loadings"] = loadings[model.factor_names].to_numpy(np.float32)
+    return result
+
+
+def write(model: SCVI, adata: AnnData) -> None:
+    """Write the read-outs into `adata`; see `SCVI.write`."""
+    latent = model.get_latent_representation(adata)
+    loadings = model.get_loadings()
+    genes = loadings.reindex([str(name) for name in adata.var_names])
+    if adata.is_view:
+        raise DataError("this AnnData is a view; write into its copy: adata = adata.copy().")
+    adata.obsm[f"X_{model.name}"] = latent
+    adata.varm[f"{model.name}_loadings"] = genes.to_numpy(np.float32)
+    adata.uns[model.name] = {
+        "class": type(model).__name__,
+        "factors": np.array(model.factor_names),
+        "loadings": {key: str(value) for key, value in loadings.attrs.items()},
+        "config": {key: value for key, value in vars(model.config).items() if value is not None},
+    }

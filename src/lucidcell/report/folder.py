@@ -1,0 +1,171 @@
+"""A run folder, read and checked as far as the report needs it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lucidcell.errors import FileError
+from lucidcell.report.files import read_json, read_table
+
+SCHEMA_VERSION = 1
+_TEXT = (str, NoneType)
+_NUMBER = (int, float)
+_SHAPE: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "": {"class": str, "created": str, "config": dict, "schema": dict, "data": dict, "training": (dict, NoneType),
+         "command": _TEXT, "versions": dict},
+    "schema": {"layer": _TEXT, "batch_key": _TEXT, "labels_key": _TEXT, "unlabeled_category": _TEXT,
+               "label_categories": (list, NoneType)},
+    "data": {"n_cells": int, "n_genes": int, "nonzero_fraction": _NUMBER, "median_library": _NUMBER,
+             "n_silent_genes": int, "warnings": list},
+    "training": {"settings": dict, "n_train": int, "n_validation": int, "epochs": int, "best_epoch": (int, NoneType),
+                 "stopped": str, "seconds": _NUMBER, "cells_per_second": _NUMBER},
+}  # fmt: skip
+_GENE_STATISTICS = [f"{name}_{side}" for name in ("mean", "cv", "zero_fraction") for side in ("observed", "expected")]
+
+
+class Run:
+    """What `save` has written; each table is read when it is first asked for.
+
+    A table is None where an untrained model has none; the folder of a trained model must hold them all.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+
+    Raises
+    ------
+    FileError
+        If there is no such folder or its model.json is missing or damaged; a table that is asked for, likewise.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            msg = f"{path} is not a folder: pass the folder that model.save or 'lucidcell fit' has written."
+            raise FileError(msg)
+        self.path = path
+        self._file = path / "model.json"
+        self.model = read_json(self._file)
+        version = self.model.get("schema_version")
+        if version != SCHEMA_VERSION:
+            versions = f"schema version {version!r}, and this lucidcell reads {SCHEMA_VERSION}"
+            msg = (
+                f"{self._file} has {versions}: use the lucidcell that wrote it, or save the model again with this one."
+            )
+            raise FileError(msg)
+        self._check_shape("", self.model)
+        for part in ("schema", "data", "training"):
+            if self.model[part] is not None:
+                self._check_shape(part, self.model[part])
+        self.name: str = self.model["class"]
+        self.config: dict[str, Any] = self.model["config"]
+        self.schema: dict[str, Any] = self.model["schema"]
+        self.data: dict[str, Any] = self.model["data"]
+        self.training: dict[str, Any] | None = self.model["training"]
+        self.loadings_meaning: dict[str, Any] = self.model.get("loadings") or {}
+
+    @cached_property
+    def history(self) -> pd.DataFrame | None:
+        """One row per epoch (epoch, phase, train_*, validation_*, ...)."""
+        table = self._table("history.csv", ["phase"], ["epoch", "train_loss"], other_numbers=True)
+        return table if table is not None and len(table) else None
+
+    @cached_property
+    def cells(self) -> pd.DataFrame | None:
+        """One row per cell: cell, batch, label, total_counts."""
+        table = self._table("tables/cells.csv", ["cell", "batch", "label"], ["total_counts"])
+        if table is not None and len(table) != self.data["n_cells"]:
+            file, n_cells = self.path / "tables/cells.csv", self.data["n_cells"]
+            msg = f"{file} has {len(table):,} rows and model.json counts {n_cells:,} cells: save the model again."
+            raise FileError(msg)
+        return table
+
+    @cached_property
+    def latent(self) -> pd.DataFrame | None:
+        """Cells x factors, in the order of `cells`, without the column of names."""
+        table = self._table("tables/latent.csv", ["cell"], other_numbers=True)
+        if table is None or self.cells is None:
+            return None
+        file = self.path / "tables/latent.csv"
+        if not np.array_equal(table["cell"].to_numpy(), self.cells["cell"].to_numpy()):
+            sizes = f"{len(table):,} and {len(self.cells):,} rows"
+            msg = f"{file} and cells.csv ({sizes}) do not list the same cells in the same order: save the model again."
+            raise FileError(msg)
+        values = table.drop(columns="cell")
+        n_bad = int((~np.isfinite(values.to_numpy())).any(axis=1).sum())
+        if n_bad or values.shape[1] == 0:
+            msg = f"{file} holds {values.shape[1]} factors, and {n_bad:,} of {len(values):,} cells lack a finite value"
+            raise FileError(f"{msg}: save the model again.")
+        return values
+
+    @cached_property
+    def loadings(self) -> pd.DataFrame | None:
+        """Genes x factors, with the column gene."""
+        return self._table("tables/loadings.csv", ["gene"], self.factor_names)
+
+    @cached_property
+    def factors(self) -> pd.DataFrame | None:
+        """One row per factor: factor, z_variance, kl."""
+        table = self._table("tables/factors.csv", ["factor"], ["z_variance", "kl"])
+        if table is not None and list(table["factor"]) != self.factor_names:
+            sizes = f"{len(table)} and {len(self.factor_names)}"
+            file = self.path / "tables/factors.csv"
+            msg = f"{file} and latent.csv do not list the same factors ({sizes}): save the model again."
+            raise FileError(msg)
+        return table
+
+    @cached_property
+    def genes(self) -> pd.DataFrame | None:
+        """One row per gene: gene, and mean, cv and zero_fraction, each observed and expected."""
+        return self._table("tables/genes.csv", ["gene"], _GENE_STATISTICS)
+
+    @property
+    def factor_names(self) -> list[str]:
+        """Names of the latent factors."""
+        return [] if self.latent is None else [str(name) for name in self.latent.columns]
+
+    @cached_property
+    def labels(self) -> pd.Categorical | None:
+        """Label of each cell, missing where it has none; None if no cell has one."""
+        if self.cells is None:
+            return None
+        names = self.cells["label"]
+        known = names[(names != "") & (names != self.schema["unlabeled_category"])]
+        order = [name for name in self.schema["label_categories"] or [] if name in set(known)]
+        order += sorted(set(known) - set(order))
+        return pd.Categorical(names, categories=order) if order else None
+
+    @cached_property
+    def batches(self) -> pd.Categorical | None:
+        """Batch of each cell; None if there is no batch key."""
+        if self.cells is None or self.schema["batch_key"] is None:
+            return None
+        return pd.Categorical(self.cells["batch"])
+
+    def _table(
+        self, name: str, text: list[str], numbers: list[str] | None = None, *, other_numbers: bool = False
+    ) -> pd.DataFrame | None:
+        path = self.path / name
+        if self.training is None and not path.exists():
+            return None
+        return read_table(path, text, numbers or [], other_numbers=other_numbers)
+
+    def _check_shape(self, part: str, content: dict[str, Any]) -> None:
+        for key, kind in _SHAPE[part].items():
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            value = content.get(key)
+            if isinstance(value, kinds) and not isinstance(value, bool) and (key in content or NoneType in kinds):
+                continue
+            found = repr(value)[:40] if key in content else "nothing"
+            wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
+            place = f"{part}.{key}" if part else key
+            msg = (
+                f"{self._file} holds {found} at {place!r}, where {wanted} belongs: save the model again to replace it."
+            )
+            raise FileError(msg)

@@ -1,0 +1,94 @@
+"""A map of the cells: two dimensions that keep neighbours in latent space together."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lucidcell.errors import FileError
+from lucidcell.report.files import read_table, write_atomically
+from lucidcell.report.folder import Run
+
+logger = logging.getLogger("lucidcell")
+
+MAPPED_CELLS = 50_000  # above, a random sample is mapped: exact neighbours stay a matter of seconds
+DRAWN_CELLS = 20_000
+FEWEST_CELLS = 10
+N_NEIGHBORS = 15
+
+
+class CellMap(NamedTuple):
+    """Where cells lie on the map."""
+
+    rows: np.ndarray  # (m,) positions of the drawn cells among all
+    xy: np.ndarray  # (m, 2)
+
+
+def cell_map(run: Run) -> CellMap | None:
+    """Read tables/umap.csv, or compute and write it; then draw at most 20,000 of its cells at random (seeded).
+
+    The file is computed again when it is older than latent.csv.
+
+    Raises
+    ------
+    FileError
+        If the file is damaged or names cells that the run does not have.
+    """
+    if run.latent is None or run.cells is None or len(run.latent) < FEWEST_CELLS:
+        return None
+    path = run.path / "tables/umap.csv"
+    if path.exists() and path.stat().st_mtime_ns >= (run.path / "tables/latent.csv").stat().st_mtime_ns:
+        rows, xy = _read(path, run.cells["cell"])
+    else:
+        rows = sample(len(run.latent), MAPPED_CELLS)
+        xy = compute_umap(run.latent.to_numpy()[rows])
+        _write(path, run.cells["cell"].to_numpy()[rows], xy)
+    drawn = sample(len(rows), DRAWN_CELLS)
+    return CellMap(rows[drawn], xy[drawn])
+
+
+def compute_umap(latent: np.ndarray) -> np.ndarray:
+    """UMAP (m, 2) of latent coordinates (m, D), from exact neighbours and random_state=0; m is at least 10."""
+    import scanpy as sc  # takes seconds to import
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about threads and tiny graphs; nothing the reader could act on
+        adata = sc.AnnData(np.ascontiguousarray(latent, dtype=np.float32))
+        n_neighbors = min(N_NEIGHBORS, len(latent) - 1)
+        sc.pp.neighbors(adata, n_neighbors, use_rep="X", transformer="sklearn", random_state=0)
+        sc.tl.umap(adata, random_state=0)
+    return np.asarray(adata.obsm["X_umap"], dtype=float)
+
+
+def sample(n: int, most: int) -> np.ndarray:
+    """Draw at most `most` of `n` rows, always the same ones, in ascending order."""
+    return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+
+
+def _read(path: Path, cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    table = read_table(path, ["cell"], ["umap1", "umap2"])
+    index = pd.Index(cells)
+    if len(table) == len(cells) and np.array_equal(table["cell"].to_numpy(), cells.to_numpy()):
+        rows = np.arange(len(cells))
+    else:
+        rows = index.get_indexer(table["cell"]) if index.is_unique else np.full(len(table), -1)
+    xy = table[["umap1", "umap2"]].to_numpy()
+    n_bad = int(((rows < 0) | ~np.isfinite(xy).all(axis=1)).sum())
+    if n_bad or not len(table):
+        faults = f"{len(table):,} rows, {n_bad:,} of them of unknown cells or without numbers"
+        msg = f"{path} has {faults}: delete it, and the report computes the map again."
+        raise FileError(msg)
+    return rows, xy
+
+
+def _write(path: Path, cells: np.ndarray, xy: np.ndarray) -> None:
+    table = pd.DataFrame({"cell": cells, "umap1": xy[:, 0], "umap2": xy[:, 1]})
+    try:
+        write_atomically(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    except FileError as error:  # a report can be made of a folder that is read-only
+        logger.warning("the map of cells is not kept for the next report: %s", error)

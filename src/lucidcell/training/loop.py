@@ -1,0 +1,319 @@
+"""The training loop: phases, epochs, batches, one step each; validation, early stopping, checkpoints.
+
+The loop knows of a model its phases and nothing else. Everything that decides the outcome lives in `_Run`: weights,
+moments, random state, position. A checkpoint holds all of it, so that a killed run resumes bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from lucidcell.cells.cells import Cells
+from lucidcell.errors import SettingError, TrainingError
+from lucidcell.training.checkpoint import Checkpoint
+from lucidcell.training.optimizer import Adam
+from lucidcell.training.phases import Loss, Phase
+from lucidcell.training.schedule import one_cycle
+from lucidcell.training.settings import Settings, environment
+from lucidcell.training.split import hold_out, n_batches, shuffled_batches
+
+logger = logging.getLogger("lucidcell")
+
+VALIDATION_BATCH = 1024
+ADAM_EPS = 1e-8
+CHECKPOINT_SHARE = 20  # a checkpoint is written when training has gone on for this many times what the last one took
+CHECKPOINT_SECONDS = 1.0
+
+
+@dataclass
+class Record:
+    """What happened during training."""
+
+    settings: Settings
+    history: pd.DataFrame
+    train_rows: np.ndarray
+    validation_rows: np.ndarray
+    best_epoch: int
+    stopped: str  # "finished", "early stopping" or "interrupted"
+    seconds: float
+    cells_per_second: float
+
+    @property
+    def epochs(self) -> int:
+        return len(self.history)
+
+
+@dataclass
+class _Run:
+    """State of a run that is not in the module or the optimiser."""
+
+    phase: int = 0
+    epoch: int = 0  # within the phase
+    step: int = 0  # within the epoch
+    sums: dict[str, float] = field(default_factory=dict)  # of the epoch so far
+    n_seen: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)  # finished epochs
+    best: float = math.inf
+    best_epoch: int = -1  # position in `rows`
+    seconds: float = 0.0
+    cells_visited: int = 0
+
+
+def fit(
+    module: nn.Module,
+    cells: Cells,
+    settings: Settings,
+    *,
+    checkpoint_dir: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Record:
+    """Train `module` on `cells` in place and leave it in evaluation mode with the best weights found.
+
+    Parameters
+    ----------
+    module
+        A module with `phases()`.
+    cells
+        Checked data.
+    settings
+        Resolved settings.
+    checkpoint_dir
+        Folder for checkpoints; none are written without it.
+    resume
+        Go on from the checkpoint in `checkpoint_dir` if there is one.
+    progress
+        Show a progress bar.
+
+    Raises
+    ------
+    TrainingError
+        If the loss stops being finite.
+    """
+    return _Loop(module, cells, settings, checkpoint_dir).run(resume=resume, progress=progress)
+
+
+class _Loop:
+    def __init__(self, module: nn.Module, cells: Cells, settings: Settings, checkpoint_dir: Path | None) -> None:
+        self.module, self.cells, self.settings, self.folder = module, cells, settings, checkpoint_dir
+        self.device = torch.device(settings.device)
+        self.train_rows, self.validation_rows = hold_out(len(cells), settings.train_size, settings.seed)
+        self.state = _Run()
+        self.best_weights: dict[str, Tensor] = {}
+        self.clock = 0.0
+        self.last_written, self.cost_of_writing = 0.0, 0.0
+
+    # --- outline ---
+
+    def run(self, *, resume: bool, progress: bool) -> Record:
+        with environment(self.settings):
+            self.module.to(self.device).train()
+            phases: list[Phase] = self.module.phases()
+            plan = epochs_per_phase(phases, self.settings.max_epochs)
+            checkpoint = Checkpoint.read(self.folder) if resume and self.folder else None
+            if checkpoint is not None:
+                self._check_same_run(checkpoint)
+            stopped = "finished"
+            self.clock = self.last_written = time.perf_counter()
+            try:
+                with tqdm(total=sum(plan), disable=not progress, unit="epoch", desc="training") as bar:
+                    stopped = self._phases(phases, plan, checkpoint, bar)
+            except KeyboardInterrupt:
+                stopped = "interrupted"
+                logger.warning("interrupted after %d epochs; the model keeps what it has learned.", len(self.state.rows))
+                if self.best_weights:
+                    self.module.load_state_dict(self.best_weights)
+            self._tick()
+            self.module.eval()
+            for parameter in self.module.parameters():
+                parameter.grad = None
+        state = self.state
+        return Record(
+            settings=self.settings,
+            history=pd.DataFrame(state.rows),
+            train_rows=self.train_rows,
+            validation_rows=self.validation_rows,
+            best_epoch=state.best_epoch if state.best_epoch >= 0 else len(state.rows) - 1,
+            stopped=stopped,
+            seconds=state.seconds,
+            cells_per_second=state.cells_visited / max(state.seconds, 1e-9),
+        )
+
+    def _phases(self, phases: list[Phase], plan: list[int], checkpoint: Checkpoint | None, bar: tqdm) -> str:
+        stopped = "finished"
+        start = checkpoint.facts["run"]["phase"] if checkpoint else 0
+        for index in range(start, len(phases)):
+            optimizer = Adam(phases[index].parameters, eps=ADAM_EPS)
+            if checkpoint is not None:
+                self._restore(checkpoint, optimizer)
+                bar.update(len(self.state.rows))
+                checkpoint = None
+            else:
+                self.state.phase, self.state.epoch, self.state.step = index, 0, 0
+                self.state.best, self.best_weights = math.inf, {}
+            stopped = self._epochs(phases[index], plan[index], optimizer, bar)
+            if self.best_weights:
+                self.module.load_state_dict(self.best_weights)
+        return stopped
+
+    def _epochs(self, phase: Phase, n_epochs: int, optimizer: Adam, bar: tqdm) -> str:
+        state = self.state
+        patience = early_stopping_patience(n_epochs)
+        first_considered = math.ceil(phase.warmup * n_epochs)
+        while state.epoch < n_epochs:
+            waited = len(state.rows) - 1 - state.best_epoch if self.best_weights else 0
+            if self.settings.early_stopping and waited >= patience:
+                return "early stopping"
+            self._epoch(phase, n_epochs, optimizer)
+            row = self._finish_epoch(phase, n_epochs, considered=state.epoch >= first_considered)
+            bar.update()
+            bar.set_postfix_str(_summary(row), refresh=False)
+            state.epoch, state.step, state.sums, state.n_seen = state.epoch + 1, 0, {}, 0
+            self._checkpoint_if_due(optimizer)
+        return "finished"
+
+    # --- one epoch ---
+
+    def _epoch(self, phase: Phase, n_epochs: int, optimizer: Adam) -> None:
+        state, settings = self.state, self.settings
+        assert settings.batch_size is not None and settings.learning_rate is not None
+        per_epoch = n_batches(len(self.train_rows), settings.batch_size)
+        batches = shuffled_batches(self.train_rows, settings.batch_size, settings.seed, len(state.rows))
+        for step, rows in enumerate(batches):
+            if step < state.step:
+                continue
+            progress = (state.epoch * per_epoch + step) / (n_epochs * per_epoch)
+            batch = self.cells.take(rows).to(self.device)
+            loss = phase.loss(batch, progress)
+            self._guard(loss, phase, step)
+            loss.objective.backward()
+            if settings.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(optimizer.parameters, settings.gradient_clip)
+            optimizer.step(settings.learning_rate * one_cycle(progress))
+            optimizer.clear_gradients()
+            self._add(loss, len(rows))
+            state.step = step + 1
+            if step + 1 < per_epoch:
+                self._checkpoint_if_due(optimizer)
+
+    def _add(self, loss: Loss, n_cells: int) -> None:
+        state = self.state
+        for name, value in (loss.terms | {"loss": loss.cells.detach()}).items():
+            state.sums[name] = state.sums.get(name, 0.0) + float(value)
+        state.n_seen += n_cells
+        state.cells_visited += n_cells
+
+    def _guard(self, loss: Loss, phase: Phase, step: int) -> None:
+        if math.isfinite(loss.objective.item()):
+            return
+        culprit = next((name for name, value in loss.terms.items() if not math.isfinite(value)), "objective")
+        raise TrainingError(
+            f"the loss stopped being finite in phase '{phase.name}', epoch {self.state.epoch + 1}, step {step + 1}: the "
+            f"{culprit} term is {float(loss.terms.get(culprit, loss.objective))}; the learning rate of "
+            f"{self.settings.learning_rate:g} is the likely cause, so try a third of it, or gradient_clip=10."
+        )
+
+    def _finish_epoch(self, phase: Phase, n_epochs: int, considered: bool) -> dict[str, Any]:
+        state = self.state
+        row: dict[str, Any] = {"epoch": len(state.rows) + 1, "phase": phase.name}
+        row |= {f"train_{name}": value / state.n_seen for name, value in state.sums.items()}
+        if len(self.validation_rows):
+            terms = self.validate(phase)
+            elbo = sum(terms.values())
+            row |= {"validation_elbo": elbo} | {f"validation_{name}": value for name, value in terms.items()}
+            if considered and elbo < state.best:
+                state.best, state.best_epoch = elbo, len(state.rows)
+                self.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        row["learning_rate"] = self.settings.learning_rate * one_cycle((state.epoch + 1) / n_epochs)
+        self._tick()
+        row["seconds"] = state.seconds
+        state.rows.append(row)
+        return row
+
+    @torch.no_grad()
+    def validate(self, phase: Phase) -> dict[str, float]:
+        """Terms of the negative ELBO per held-out cell, KL weight 1; always with the same noise."""
+        sums: dict[str, float] = {}
+        self.module.eval()
+        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
+            torch.manual_seed(self.settings.seed)
+            for start in range(0, len(self.validation_rows), VALIDATION_BATCH):
+                rows = self.validation_rows[start : start + VALIDATION_BATCH]
+                for name, value in phase.loss(self.cells.take(rows).to(self.device), 1.0).terms.items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+        self.module.train()
+        return {name: value / len(self.validation_rows) for name, value in sums.items()}
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.state.seconds += now - self.clock
+        self.clock = now
+
+    # --- checkpoints ---
+
+    def _checkpoint_if_due(self, optimizer: Adam) -> None:
+        now = time.perf_counter()
+        if self.folder is None or now - self.last_written < max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost_of_writing):
+            return
+        self._tick()
+        tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer.state().items()}
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        Checkpoint(tensors, {"settings": asdict(self.settings), "n_cells": len(self.cells), "run": asdict(self.state)}).write(
+            self.folder
+        )
+        self.last_written = time.perf_counter()
+        self.cost_of_writing = self.last_written - now
+
+    def _check_same_run(self, checkpoint: Checkpoint) -> None:
+        before = checkpoint.facts["settings"] | {"n_cells": checkpoint.facts["n_cells"]}
+        now = asdict(self.settings) | {"n_cells": len(self.cells)}
+        differing = [f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in now if before.get(key) != now[key]]
+        if differing:
+            raise SettingError(
+                f"the checkpoint in {self.folder} belongs to another run ({'; '.join(differing)}); "
+                "train with the same settings and data, or without resume=True."
+            )
+
+    def _restore(self, checkpoint: Checkpoint, optimizer: Adam) -> None:
+        self.module.load_state_dict(checkpoint.part("module"))
+        self.best_weights = checkpoint.part("best")
+        optimizer.load_state(checkpoint.part("optimizer"))
+        self.state = _Run(**checkpoint.facts["run"])
+        torch.set_rng_state(checkpoint.tensors["random.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], self.device)
+        logger.info("resumed after %d epochs and %d steps.", len(self.state.rows), self.state.step)
+
+
+def epochs_per_phase(phases: list[Phase], max_epochs: int) -> list[int]:
+    """Share out the epochs; every phase gets at least one."""
+    shares = sum(phase.share for phase in phases)
+    return [max(1, round(max_epochs * phase.share / shares)) for phase in phases]
+
+
+def early_stopping_patience(n_epochs: int) -> int:
+    """Epochs without improvement before training stops: a seventh of the planned ones."""
+    return max(5, n_epochs // 7)
+
+
+def _summary(row: dict[str, Any]) -> str:
+    parts = [f"loss {row['train_loss']:.1f}"]
+    if "validation_elbo" in row:
+        parts.append(f"held-out {row['validation_elbo']:.1f}")
+    return ", ".join(parts)

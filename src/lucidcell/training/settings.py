@@ -1,0 +1,112 @@
+"""How to train: every number of a run, resolved before it starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from lucidcell.errors import SettingError
+from lucidcell.maths import threads
+from lucidcell.maths.fused import has_bfloat16_products
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Arguments of `train`; None stands for the measured default until `resolve` has filled it in."""
+
+    max_epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None  # peak of the one-cycle schedule
+    early_stopping: bool = True
+    train_size: float = 0.9
+    seed: int = 0
+    device: str = "auto"
+    num_threads: int | None = None
+    precision: str = "auto"
+    gradient_clip: float | None = None
+
+    def resolve(self, n_cells: int) -> Settings:
+        """The same with every default filled in for a data set of `n_cells`.
+
+        Raises
+        ------
+        SettingError
+            If a value has no meaning.
+        """
+        self._check()
+        n_train = max(2, n_cells - round((1 - self.train_size) * n_cells))
+        batch_size = self.batch_size if self.batch_size is not None else default_batch_size(n_train)
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return replace(
+            self,
+            batch_size=batch_size,
+            max_epochs=self.max_epochs if self.max_epochs is not None else default_epochs(n_train, batch_size),
+            learning_rate=self.learning_rate if self.learning_rate is not None else default_learning_rate(batch_size),
+            device=device,
+            num_threads=self.num_threads if self.num_threads is not None else threads.available_cores(),
+            precision=self._precision(device),
+        )
+
+    def _precision(self, device: str) -> str:
+        if self.precision == "auto":
+            return "bfloat16" if device == "cpu" and has_bfloat16_products() else "float32"
+        return self.precision
+
+    def _check(self) -> None:
+        for name, smallest in (("max_epochs", 1), ("batch_size", 2), ("num_threads", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or int(value) != value or value < smallest):
+                raise SettingError(f"{name} is {value!r}; it must be a whole number of at least {smallest}, or None.")
+        for name in ("learning_rate", "gradient_clip"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise SettingError(f"{name} is {value!r}; it must be a positive number, or None.")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise SettingError(f"precision is {self.precision!r}; it must be 'auto', 'float32' or 'bfloat16'.")
+        _check_device(self.device)
+
+
+def _check_device(device: str) -> None:
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingError(
+            f"device {device!r} is not to be had here ({str(error).splitlines()[0]}); use 'auto' or 'cpu'."
+        ) from error
+
+
+def default_batch_size(n_train: int) -> int:
+    """Measured on paul15, pbmc4k_hvg2000 and scanpy_10x_10k (LOG.md)."""
+    return 128
+
+
+def default_epochs(n_train: int, batch_size: int) -> int:
+    """Measured on the same data sets."""
+    return 100
+
+
+def default_learning_rate(batch_size: int) -> float:
+    """Peak learning rate; grows with the square root of the batch, whose gradient is less noisy."""
+    return 3e-3
+
+
+@contextmanager
+def environment(settings: Settings) -> Iterator[None]:
+    """Threads, matrix precision and random state of a run; all restored on leaving."""
+    before = torch.get_float32_matmul_precision()
+    cuda = [torch.cuda.current_device()] if settings.device.startswith("cuda") else []
+    with threads.limit(settings.num_threads), torch.random.fork_rng(devices=cuda):
+        torch.set_float32_matmul_precision("medium" if settings.precision == "bfloat16" else "highest")
+        torch.manual_seed(settings.seed)
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
