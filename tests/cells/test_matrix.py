@@ -217,5 +217,7 @@ def test_matrices_that_are_not_numbers_are_refused(adata: ad.AnnData) -> None:
 
 
 def test_row_sums_equal_numpy(counts: np.ndarray) -> None:
+    counts[[0, 4, 5, 36]] = 0
     rows = read_rows(sp.csr_matrix(counts * 0.1), "X")
     np.testing.assert_allclose(rows.sums(), (counts * 0.1).sum(1), rtol=1e-6)
+    np.testing.assert_array_equal(read_rows(sp.csr_matrix((3, 2)), "X").sums(), [0, 0, 0])

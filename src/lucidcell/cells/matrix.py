@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from lucidcell.errors import DataError
 
-BLOCK_ENTRIES = 2**22  # stored values (sparse) or elements (dense) converted at a time
+BLOCK_ENTRIES = 2**20  # stored values (sparse) or elements (dense) converted at a time
 
 
 class Rows(NamedTuple):
@@ -28,9 +28,11 @@ class Rows(NamedTuple):
 
     def sums(self) -> np.ndarray:
         """Sum of each row, (n,) float64."""
-        totals = np.zeros(len(self.values) + 1)
-        np.cumsum(self.values, dtype=np.float64, out=totals[1:])
-        return totals[self.indptr[1:]] - totals[self.indptr[:-1]]
+        totals = np.zeros(self.n_rows)
+        filled = self.indptr[1:] > self.indptr[:-1]
+        if filled.any():
+            totals[filled] = np.add.reduceat(self.values, self.indptr[:-1][filled], dtype=np.float64)
+        return totals
 
     def to_scipy(self) -> sp.csr_matrix:
         """The same as a scipy matrix; the arrays are shared."""

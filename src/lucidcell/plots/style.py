@@ -28,7 +28,7 @@ _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
-    "axes.labelpad": 5,
+    "axes.labelpad": 8,
     "axes.labelsize": 9,
     "axes.linewidth": 0.8,
     "axes.spines.right": False,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from lucidcell import plots
 from lucidcell.plots.reconstruction import log2_ratio
-from lucidcell.report.blocks import Row, Section, Table
+from lucidcell.report.blocks import Picture, Row, Section, Table
 from lucidcell.report.folder import Run
 from lucidcell.report.pictures import svg_picture
 from lucidcell.report.wording import number, signed
@@ -17,37 +19,42 @@ def reconstruction(run: Run) -> Section | None:
     genes = run.genes
     if genes is None or genes.empty:
         return None
-    mean = svg_picture(
+    return Section("Reconstruction", [Row([_means(genes), _worst(genes)]), _spread_and_zeros(genes)])
+
+
+def _means(genes: pd.DataFrame) -> Picture:
+    return svg_picture(
         lambda figure: plots.reconstruction(genes, ax=figure.subplots()),
-        (4.6, 4.2),
+        (4.7, 4.3),
         alt="Expected against observed mean of each gene",
-        caption="One point per gene. Points should hug the dashed line; the model expects too much of a gene above "
-        "it and too little of one below. The names are those farthest off.",
+        caption="One point per gene. Points should hug the dashed line: of a gene above it the model expects too "
+        "much, of one below too little. The genes farthest off are named.",
     )
-    spread = svg_picture(
+
+
+def _worst(genes: pd.DataFrame) -> Table:
+    ratio = log2_ratio(genes)
+    worst = ratio.abs().sort_values(ascending=False, kind="stable").index[:_WORST]
+    rows = [
+        (
+            str(genes.at[gene, "gene"]),
+            number(float(genes.at[gene, "mean_observed"])),
+            number(float(genes.at[gene, "mean_expected"])),
+            signed(float(ratio[gene])),
+        )
+        for gene in worst
+    ]
+    caption = f"The {len(rows)} of {number(len(genes))} genes whose mean count per cell is reproduced worst:"
+    return Table(["gene", "observed", "expected", "log₂ ratio"], rows, caption, visible=10)
+
+
+def _spread_and_zeros(genes: pd.DataFrame) -> Picture:
+    return svg_picture(
         lambda figure: plots.predictive_check(genes, axes=figure.subplots(1, 2)),
         (8.0, 4.0),
         alt="Coefficient of variation and fraction of zeros, expected against observed",
         caption="The same for how much a gene varies between cells, and for how often it is not seen at all, in counts "
-        "drawn from the model. Points far below the line on the left vary more in the data than the model allows; "
-        "points off the line on the right say that the likelihood does not suit the zeros of the data.",
+        "drawn from the model. A gene far below the line on the left varies more in the data than the model allows; "
+        "genes off the line on the right say that the likelihood does not suit the zeros of the data.",
         wide=True,
     )
-    ratio = log2_ratio(genes)
-    worst = genes.assign(ratio=ratio).loc[ratio.abs().sort_values(ascending=False, kind="stable").index[:_WORST]]
-    rows = [
-        (
-            str(row["gene"]),
-            signed(row["ratio"]),
-            *(f"{number(row[f'{name}_observed'])} → {number(row[f'{name}_expected'])}" for name in _STATISTICS),
-        )
-        for _, row in worst.iterrows()
-    ]
-    header = ["gene", "log₂ expected/observed", *(f"{title}: observed → expected" for title in _STATISTICS.values())]
-    caption = (
-        f"The {len(rows)} genes whose mean is reproduced worst, of {number(len(genes))}. Means are counts per cell."
-    )
-    return Section("Reconstruction", [mean, Row([spread]), Table(header, rows, caption, visible=10)])
-
-
-_STATISTICS = {"mean": "mean", "cv": "variation", "zero_fraction": "zeros"}
