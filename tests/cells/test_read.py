@@ -19,6 +19,7 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
+from lucidcell.cells import read as read_module
 from lucidcell.cells import read_10x, read_h5ad, read_zarr
 from lucidcell.errors import FileError, SettingError
 
@@ -105,6 +106,17 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
         read_h5ad(tmp_path / "pipe.h5ad")
 
 
+def test_a_file_open_for_writing_is_not_called_damaged(file: Path) -> None:
+    with h5py.File(file, "r+"), pytest.raises(FileError, match=r"data\.h5ad is locked .*: close it where it is open"):
+        read_h5ad(file)
+
+
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the walk in another process, so that a fault meets the checks of this one."""
+    monkeypatch.setattr(read_module, "check_store", lambda *_: None)
+
+
 SPARSE = [
     "X",
     "raw/X",
@@ -125,6 +137,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize(
     ("element", "part", "position", "value", "said"),
     [("X", *broken) for broken in BROKEN] + [(name, *BROKEN[i % 4]) for i, name in enumerate(SPARSE[1:])],
@@ -138,6 +151,7 @@ def test_malformed_sparse_matrices_are_named(
         read_h5ad(file)
 
 
+@pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize("element", ["X", "raw/X"])
 @pytest.mark.parametrize(("part", "position", "value"), [("indices", 3, 99), ("indices", 3, -7), ("indptr", 1, 10_000)])
 def test_malformed_matrices_that_stay_in_the_file_are_found_too(
@@ -149,6 +163,7 @@ def test_malformed_matrices_that_stay_in_the_file_are_found_too(
         read_h5ad(file, backed="r")
 
 
+@pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize("element", ["obs", "var", "X/data", "X/indices", "layers/counts/indptr", "obs/donor/codes"])
 def test_missing_elements_are_named(file: Path, element: str) -> None:
     with h5py.File(file, "r+") as stored:
@@ -327,6 +342,7 @@ def test_10x_files_are_read_without_antibodies(tmp_path: Path, counts: np.ndarra
         read_h5ad(tmp_path / "m.h5")
 
 
+@pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize(("part", "value"), [("indices", 2_000_000_000), ("indices", -3), ("indptr", 10_000)])
 def test_malformed_10x_files_are_refused(tmp_path: Path, counts: np.ndarray, part: str, value: int) -> None:
     write_10x(tmp_path / "m.h5", counts)

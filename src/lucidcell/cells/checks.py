@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lucidcell.cells.covariates import some
 from lucidcell.cells.matrix import Rows, row_blocks
 from lucidcell.errors import DataError
 
@@ -168,7 +169,7 @@ def check_names(adata: AnnData, *, smallest: int = 2) -> None:
     if not genes.is_unique:
         doubled = genes[genes.duplicated()].unique()
         raise DataError(
-            f"{len(doubled)} gene names occur more than once ({_some(doubled)}): run adata.var_names_make_unique()."
+            f"{len(doubled)} gene names occur more than once ({some(doubled)}): run adata.var_names_make_unique()."
         )
 
 
@@ -205,7 +206,7 @@ def check_empty_cells(rows: Rows, cell_names: np.ndarray, layer: str | None, *, 
         drop = f"adata = adata[np.asarray({matrix}.sum(axis=1)).ravel() > 0].copy()"
     raise DataError(
         f"{len(empty)} of {rows.n_rows} cells have no counts over the {rows.n_columns} genes of {matrix_name(layer)} "
-        f"({_some(cell_names[empty])}), and {model} cannot place them: drop them, for instance with {drop}."
+        f"({some(cell_names[empty])}), and {model} cannot place them: drop them, for instance with {drop}."
     )
 
 
@@ -240,9 +241,3 @@ def _values(n: int, kind: str = "") -> str:
 
 def _are(n: int) -> str:
     return "is" if n == 1 else "are"
-
-
-def _some(names: Sequence[str] | np.ndarray) -> str:
-    """The first few of the names."""
-    shown = ", ".join(repr(str(name)) for name in names[:3])
-    return f"{shown}, ..." if len(names) > 3 else shown

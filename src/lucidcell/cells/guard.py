@@ -68,6 +68,10 @@ def damaged(path: Path, element: str | None, fault: str) -> FileError:
     """The error for a file that cannot be read at `element` (None: at its start) because of `fault`."""
     where = "" if element in (None, "/") else f" at element {element!r}"
     fault = " ".join(fault.split()).rstrip(".")
+    if "lock file" in fault:
+        return FileError(
+            f"{path} is locked ({fault}): close it where it is open for writing, or set HDF5_USE_FILE_LOCKING=FALSE."
+        )
     return FileError(
         f"{path} cannot be read{where}: {fault}; the file is damaged or not what it claims to be, "
         f"so fetch or write it again."

@@ -26,6 +26,8 @@ from lucidcell.maths.vector_math import (
 from lucidcell.maths.vector_math import total as row_sum
 
 SMALL_COUNT = 8.0  # below it, log rising factorials are short products; from it on, Stirling's series
+RECIPROCALS = (0.0, *(1.0 / i for i in range(1, 9)))
+LOG_FACTORIAL_8 = math.lgamma(9.0)
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 KERNEL = {"nogil": True, "cache": True, "error_model": "numpy"}
 LOOP = {"nogil": True, "error_model": "numpy", "fastmath": EXACT}
@@ -35,13 +37,19 @@ LOOP = {"nogil": True, "error_model": "numpy", "fastmath": EXACT}
 
 
 @njit(**KERNEL)
-def _remainder(t):
-    """log Gamma(t) minus Stirling's (t - 1/2) log t - t + log(2 pi) / 2."""
-    if t < 8.0:
-        return math.lgamma(t) - (t - 0.5) * math.log(t) + t - HALF_LOG_2PI
+def _stirling(t, log_t):
+    """log Gamma(t) for t >= 8, given log t."""
     r = 1.0 / t
     s = r * r
-    return r * (1 / 12 - s * (1 / 360 - s * (1 / 1260 - s / 1680)))
+    return (t - 0.5) * log_t - t + HALF_LOG_2PI + r * (1 / 12 - s * (1 / 360 - s * (1 / 1260 - s / 1680)))
+
+
+@njit(**KERNEL)
+def _stirling_slope(t, log_t):
+    """digamma(t) for t >= 8, given log t."""
+    r = 1.0 / t
+    s = r * r
+    return log_t - 0.5 * r - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s / 240)))
 
 
 @njit(**KERNEL)
@@ -50,39 +58,53 @@ def _digamma(t):
     while t < 8.0:
         shift -= 1.0 / t
         t += 1.0
-    r = 1.0 / t
-    s = r * r
-    return shift + math.log(t) - 0.5 * r - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s / 240)))
+    return shift + _stirling_slope(t, math.log(t))
 
 
 @njit(**KERNEL)
-def _nb_saddle_point(x, mu, theta):
-    """log NB(x; mu, theta) for x > 0 without cancellation: Stirling remainders and deviances (Loader 2000)."""
-    d = (x - mu) / (theta + mu)
-    e = -theta * d / x
-    deviance = theta * (d - math.log1p(d)) + x * (e - math.log1p(e))
-    scale = 0.5 * math.log(theta / (2.0 * math.pi * x * (x + theta)))
-    return _remainder(x + theta) - _remainder(theta) - _remainder(x) - deviance + scale
+def _nb_general(x, mu, theta):
+    """log NB(x; mu, theta) and theta (digamma(x + theta) - digamma(theta)), for any x > 0.
 
-
-@njit(**KERNEL)
-def _poisson_saddle_point(x, mu):
-    """log Poisson(x; mu) for x > 0 without cancellation."""
-    e = (mu - x) / x
-    return -_remainder(x) - x * (e - math.log1p(e)) - 0.5 * math.log(2.0 * math.pi * x)
-
-
-@njit(**KERNEL)
-def _nb_ratio(x, mu, theta):
-    """p(x) / p(0) and theta (digamma(x + theta) - digamma(theta)) for a whole x below SMALL_COUNT: short products."""
+    In double precision the differences of log-gamma functions keep what a float32 result needs. From x = 8 on they are
+    eight factors of the recurrence and two Stirling series, which cost less than log-gamma functions.
+    """
     share = mu / (theta + mu)
-    ratio = theta * share
-    digammas = 1.0
-    i = 1.0
-    while i < x:
-        ratio *= (theta + i) * share / (i + 1.0)
+    log_zero = -theta * math.log1p(mu / theta)
+    z = x + theta
+    if x < SMALL_COUNT:
+        rising = math.lgamma(z) - math.lgamma(theta) - math.lgamma(x + 1.0)
+        return log_zero + rising + x * math.log(share), theta * (_digamma(z) - _digamma(theta))
+    factors, digammas = 1.0, 0.0
+    for i in range(8):
+        factors *= (theta + i) * share / (i + 1.0)
         digammas += theta / (theta + i)
-        i += 1.0
+    shifted = theta + 8.0
+    log_z, log_shifted = math.log(z), math.log(shifted)
+    rising = _stirling(z, log_z) - _stirling(shifted, log_shifted)
+    factorial = _stirling(x + 1.0, math.log(x + 1.0)) - LOG_FACTORIAL_8
+    digammas += theta * (_stirling_slope(z, log_z) - _stirling_slope(shifted, log_shifted))
+    return log_zero + math.log(factors) + rising - factorial + (x - 8.0) * math.log(share), digammas
+
+
+@njit(**KERNEL)
+def _poisson(x, mu):
+    """log Poisson(x; mu) for x > 0."""
+    if x < SMALL_COUNT:
+        return x * math.log(mu) - mu - math.lgamma(x + 1.0)
+    return x * math.log(mu) - mu - _stirling(x + 1.0, math.log(x + 1.0))
+
+
+@njit(**KERNEL)
+def _nb_ratio(x, share, theta):
+    """p(x) / p(0) and theta (digamma(x + theta) - digamma(theta)) for a whole x below SMALL_COUNT: short products.
+
+    `share` is mu / (theta + mu).
+    """
+    ratio, digammas = theta * share, 1.0
+    for i in range(1, x):
+        shifted = theta + i
+        ratio *= shifted * share * RECIPROCALS[i + 1]
+        digammas += theta / shifted
     return ratio, digammas
 
 
@@ -105,19 +127,14 @@ def _softmax(logits, bias, e):
 
 
 @njit(**LOOP)
-def _nb_zeros(e, scale, theta, inverse_theta, log_p):
-    """log NB(0) = -theta log(1 + mu / theta)."""
-    for g in range(e.shape[0]):
-        y = e[g] * scale * inverse_theta[g]
-        log_p[g] = -theta[g] * log1p(y, F(1.0) / (F(1.0) + y))
-
-
-@njit(**LOOP)
-def _nb_zero_slopes(e, scale, inverse_theta, slope):
-    """Derivative of log NB(0) with respect to log mu: -theta mu / (theta + mu)."""
+def _nb_zeros(e, scale, theta, inverse_theta, log_p, slope):
+    """log NB(0) = -theta log(1 + mu / theta), and its derivative in log mu, -theta mu / (theta + mu)."""
     for g in range(e.shape[0]):
         mu = e[g] * scale
-        slope[g] = -mu / (F(1.0) + mu * inverse_theta[g])
+        y = mu * inverse_theta[g]
+        reciprocal = F(1.0) / (F(1.0) + y)
+        log_p[g] = -theta[g] * log1p(y, reciprocal)
+        slope[g] = -mu * reciprocal
 
 
 @njit(**LOOP)
@@ -170,8 +187,7 @@ def nb_rows(
         scale = F(math.exp(log_library[i]) / total_e)
         t, w = theta[group[i]], weight[i]
         d_log_t = d_log_theta[group[i]]
-        _nb_zeros(e, scale, t, inverse_theta[group[i]], log_p)
-        _nb_zero_slopes(e, scale, inverse_theta[group[i]], slope)
+        _nb_zeros(e, scale, t, inverse_theta[group[i]], log_p, slope)
         if gradients:
             _add_difference(log_p, slope, w, d_log_t)
         first, last = indptr[i], indptr[i + 1]
@@ -187,14 +203,15 @@ def _nb_nonzeros(genes, counts, e, scale, theta, weight, ratios, log_p, slope, d
     for k in range(genes.shape[0]):
         g, x = genes[k], np.float64(counts[k])
         mu, t = max(np.float64(e[g]) * scale, 1e-30), np.float64(theta[g])
-        if x < SMALL_COUNT and x == math.floor(x):
-            ratios[k], digammas = _nb_ratio(x, mu, t)
+        inverse = 1.0 / (t + mu)
+        whole = int(x)
+        if x < SMALL_COUNT and x == whole:
+            ratios[k], digammas = _nb_ratio(whole, mu * inverse, t)
         else:
-            log_p[g] = _nb_saddle_point(x, mu, t)
-            digammas = t * (_digamma(x + t) - _digamma(t))
+            log_p[g], digammas = _nb_general(x, mu, t)
             ratios[k] = 1.0
-        slope[g] = t * (x - mu) / (t + mu)
-        d_log_theta[g] += weight * F(digammas - x * t / (t + mu))
+        slope[g] = t * (x - mu) * inverse
+        d_log_theta[g] += weight * F(digammas - x * t * inverse)
     _replace_by_logs(ratios[: genes.shape[0]])
     for k in range(genes.shape[0]):
         log_p[genes[k]] += F(ratios[k])
@@ -223,7 +240,7 @@ def poisson_rows(
         for k in range(indptr[i], indptr[i + 1]):
             g, x = indices[k], np.float64(values[k])
             mu = max(np.float64(e[g]) * scale, 1e-30)
-            log_p[g] = _poisson_saddle_point(x, mu)
+            log_p[g] = _poisson(x, mu)
             slope[g] = x - mu
         value, slope_sum = _finish(e, total_e, slope, log_p, weight[i], logits[i], d_bias, gradients)
         log_likelihood[i] = value
@@ -312,8 +329,7 @@ def zinb_rows(
         d_log_t = d_log_theta[group[i]]
         genes, counts = indices[indptr[i] : indptr[i + 1]], values[indptr[i] : indptr[i + 1]]
         load_row(dropout_logits[i], dropout_bias, log_keep)
-        _nb_zeros(e, scale, t, inverse_theta[group[i]], nb)
-        _nb_zero_slopes(e, scale, inverse_theta[group[i]], slope)
+        _nb_zeros(e, scale, t, inverse_theta[group[i]], nb, slope)
         _zero_inflation(nb, log_keep, log_p, nb_share)
         for g in genes:
             nb_share[g] = F(1.0)

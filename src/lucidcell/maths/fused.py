@@ -27,7 +27,7 @@ from lucidcell.cells.batch import SparseRows
 from lucidcell.maths import threads
 from lucidcell.maths.likelihoods import nb_log_prob, poisson_log_prob, zero_inflated
 
-BLOCK = 128  # rows; a block of logits stays in the second-level cache
+BLOCK = 256  # rows; a block of logits stays in the second-level cache
 
 
 class LogLikelihood(NamedTuple):
@@ -72,7 +72,7 @@ def softmax_log_likelihood(
     if bias is None:
         bias = weight.new_zeros(n_genes)
     if log_theta is None:
-        log_theta = weight.new_zeros(1, n_genes)
+        log_theta, group = weight.new_zeros(1, n_genes), None
     if dropout_weight is not None and dropout_bias is None:
         dropout_bias = weight.new_zeros(n_genes)
     if group is None:
@@ -114,8 +114,8 @@ class _Sums:
     def __init__(self, problem: _Problem, per_cell: Tensor, d_hidden: Tensor, d_log_library: Tensor) -> None:
         two_heads = problem.dropout_weight is not None
         self.per_cell, self.d_hidden, self.d_log_library = per_cell, d_hidden, d_log_library
-        self.d_weight = torch.zeros_like(problem.weight) if problem.gradients else None
-        self.d_dropout_weight = torch.zeros_like(problem.weight) if problem.gradients and two_heads else None
+        self.d_weight: Tensor | None = None  # until the first block
+        self.d_dropout_weight: Tensor | None = None
         self.d_bias = torch.zeros_like(problem.bias)
         self.d_dropout_bias = torch.zeros_like(problem.bias) if two_heads else None
         self.d_log_theta = torch.zeros_like(problem.theta)
@@ -156,7 +156,8 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_log_library, d_weight, d_bias, d_log_theta, d_dropout_weight, d_dropout_bias = ctx.gradients
         gradients = (d_hidden, d_weight, d_bias, d_log_library, d_log_theta, d_dropout_weight, d_dropout_bias)
-        scaled = (None if g is None else g * grad_total for g in gradients)
+        ctx.gradients = None  # scaled in place: a second backward has nothing to give
+        scaled = (None if g is None else g.mul_(grad_total) for g in gradients)
         return *scaled, None, None, None, None
 
 
@@ -263,7 +264,7 @@ def _accumulate(problem: _Problem, sums: _Sums, rows: slice, terms: _Terms, rho:
     slope_sum = terms.slope.sum(1, keepdim=True)
     d_logits = w * (terms.slope - rho * slope_sum)
     sums.d_hidden[rows] = d_logits @ problem.weight
-    sums.d_weight.addmm_(d_logits.t(), hidden)
+    sums.d_weight = _add_product(sums.d_weight, d_logits.t(), hidden)
     sums.d_bias += d_logits.sum(0)
     is_multinomial = problem.likelihood == "multinomial"
     sums.d_log_library[rows] = 0 if is_multinomial else (w * slope_sum).squeeze(1)
@@ -272,7 +273,7 @@ def _accumulate(problem: _Problem, sums: _Sums, rows: slice, terms: _Terms, rho:
     if terms.d_dropout is not None:
         d_dropout = w * terms.d_dropout
         sums.d_hidden[rows] += d_dropout @ problem.dropout_weight
-        sums.d_dropout_weight.addmm_(d_dropout.t(), hidden)
+        sums.d_dropout_weight = _add_product(sums.d_dropout_weight, d_dropout.t(), hidden)
         sums.d_dropout_bias += d_dropout.sum(0)
 
 
@@ -315,10 +316,10 @@ def _numba(problem: _Problem) -> tuple:
         )  # fmt: skip
         if problem.gradients:
             d_hidden = logits @ weight
-            _add_product(sums.d_weight, logits.t(), hidden[rows])
+            sums.d_weight = _add_product(sums.d_weight, logits.t(), hidden[rows])
             if two_heads:
                 d_hidden += dropout @ dropout_weight
-                _add_product(sums.d_dropout_weight, dropout.t(), hidden[rows])
+                sums.d_dropout_weight = _add_product(sums.d_dropout_weight, dropout.t(), hidden[rows])
             sums.d_hidden[rows] = d_hidden
 
     return _blocks(problem, work, threads.n_threads())
@@ -329,8 +330,9 @@ def _bits(logits: Tensor) -> Any:
     return logits.numpy() if logits.dtype == torch.float32 else logits.view(torch.uint16).numpy()
 
 
-def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
-    if a.dtype == out.dtype:
-        out.addmm_(a, b)
-    else:
-        out += a @ b
+def _add_product(out: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """out + a @ b in the precision of `out`, in place; float32 at least."""
+    if out is None:
+        product = a @ b
+        return product.float() if product.dtype == torch.bfloat16 else product
+    return out.addmm_(a, b) if a.dtype == out.dtype else out.add_(a @ b)

@@ -28,14 +28,16 @@ def stirling_remainder(t: Tensor) -> Tensor:
     return torch.where(t < 16.0, direct, series)
 
 
-def _deviance(ratio_minus_one: Tensor) -> Tensor:
-    return ratio_minus_one - torch.log1p(ratio_minus_one)
+def _deviance(d: Tensor, one_plus_d: Tensor) -> Tensor:
+    """d - log(1 + d); the sum is given too, since near d = -1 it cannot be had from d without losing its digits."""
+    near = d.clamp(min=-0.5, max=0.5)
+    return d - torch.where(d.abs() < 0.5, torch.log1p(near), torch.log(one_plus_d))
 
 
 def poisson_log_prob(x: Tensor, mu: Tensor) -> Tensor:
     """log Poisson(x; mu)."""
     y = torch.where(x > 0, x, 1.0)
-    positive = -stirling_remainder(y) - y * _deviance((mu - y) / y) - 0.5 * torch.log(2 * math.pi * y)
+    positive = -stirling_remainder(y) - y * _deviance((mu - y) / y, mu / y) - 0.5 * torch.log(2 * math.pi * y)
     return torch.where(x > 0, positive, -mu)
 
 
@@ -43,8 +45,8 @@ def nb_log_prob(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
     """log NB(x; mu, theta): mean mu, variance mu + mu^2 / theta (theta: inverse dispersion)."""
     zero = -theta * torch.log1p(mu / theta)
     y = torch.where(x > 0, x, 1.0)
-    d = (y - mu) / (theta + mu)
-    deviances = theta * _deviance(d) + y * _deviance(-theta * d / y)
+    d, ratio = (y - mu) / (theta + mu), (y + theta) / (mu + theta)
+    deviances = theta * _deviance(d, ratio) + y * _deviance(-theta * d / y, ratio * (mu / y))
     remainders = stirling_remainder(y + theta) - stirling_remainder(theta) - stirling_remainder(y)
     positive = remainders - deviances + 0.5 * torch.log(theta / (2 * math.pi * y * (y + theta)))
     return torch.where(x > 0, positive, zero)

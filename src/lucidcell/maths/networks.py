@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lucidcell.cells.batch import SparseRows
+from lucidcell.maths.normalise import norm_relu_dropout
 from lucidcell.maths.sparse import sparse_linear
 
 # of scvi-tools and, before it, of the scVI paper's code: running statistics that forget slowly, and a generous epsilon
@@ -20,11 +21,11 @@ class Layer(nn.Module):
         super().__init__()
         self.linear = nn.Linear(n_in + n_covariates, n_out)
         self.norm = nn.BatchNorm1d(n_out, **BATCH_NORM)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, x: Tensor, covariates: Tensor) -> Tensor:
         hidden = self.linear(torch.cat([x, covariates], dim=1) if covariates.shape[1] else x)
-        return self.dropout(self.norm(hidden).relu())
+        return norm_relu_dropout(hidden, self.norm, self.dropout)
 
 
 class GeneLayer(nn.Module):
@@ -37,11 +38,13 @@ class GeneLayer(nn.Module):
         self.covariate_weight = nn.Parameter(initial.weight[:, n_genes:].detach().clone())
         self.bias = initial.bias
         self.norm = nn.BatchNorm1d(n_out, **BATCH_NORM)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, x: SparseRows, covariates: Tensor) -> Tensor:
-        hidden = sparse_linear(x, self.gene_weight) + linear(covariates, self.covariate_weight, self.bias)
-        return self.dropout(self.norm(hidden).relu())
+        hidden = sparse_linear(x, self.gene_weight) + self.bias
+        if covariates.shape[1]:
+            hidden = hidden + linear(covariates, self.covariate_weight)
+        return norm_relu_dropout(hidden, self.norm, self.dropout)
 
 
 class MLP(nn.Module):

@@ -11,6 +11,8 @@ from lucidcell.plots.labels import place_labels
 from lucidcell.plots.names import readable
 from lucidcell.plots.style import MISSING, PALETTE
 
+_LARGE = 0.02  # share of the cells from which on a group is not hidden by its own name
+
 
 def group_colors(groups: pd.Categorical) -> list[str]:
     """Give each category a colour; when there are more than the palette holds, the smallest ones become grey."""
@@ -52,7 +54,13 @@ def names_on_groups(ax: Axes, xy: np.ndarray, groups: pd.Categorical, colors: li
     codes = [code for code in by_size(groups) if colors[code] != MISSING]
     if codes:
         places = np.array([_middle(xy[groups.codes == code]) for code in codes])
-        place_labels(ax, places, [groups.categories[code] for code in codes], centred=True, size=8.5, bold=True)
+        place_labels(
+            ax,
+            places,
+            [groups.categories[code] for code in codes],
+            colors=[colors[code] for code in codes],
+            covering=[bool(share > _LARGE) for share in _counts(groups)[codes] / len(groups)],
+        )
 
 
 def _middle(points: np.ndarray) -> np.ndarray:

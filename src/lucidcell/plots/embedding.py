@@ -144,7 +144,7 @@ def factor_panel(
             ax.yaxis.label.set_visible(index % columns == 0)
         for ax in grid[latent.shape[1] :]:
             ax.remove()
-        color_bar(panels, scale, label)
+        color_bar(panels, scale, label, shrink=min(0.9, 1.4 * columns / len(panels)))
     return panels
 
 

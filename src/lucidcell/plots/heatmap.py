@@ -12,7 +12,8 @@ from lucidcell.plots.canvas import axes_or_new, require_columns
 from lucidcell.plots.names import readable
 from lucidcell.plots.style import CONTINUOUS, DIVERGING, MISSING, diverging_limit, style
 
-_WRITTEN_UP_TO = 150  # cells; larger tables show colours only
+_WRITTEN_UP_TO = 150  # entries; larger tables show colours only
+_UPRIGHT_UP_TO = 15  # columns; in wider tables their names are turned
 
 
 def heatmap(
@@ -42,7 +43,7 @@ def heatmap(
     limit = diverging_limit(values, 1.0)
     norm = Normalize(-limit if signed else 0, limit)
     with style():
-        ax = axes_or_new(ax, (1.6 + 0.45 * table.shape[1], 1.2 + 0.26 * table.shape[0]))
+        ax = axes_or_new(ax, heatmap_size(*table.shape))
         image = ax.imshow(
             values,
             cmap=DIVERGING if signed else CONTINUOUS,
@@ -53,7 +54,7 @@ def heatmap(
         ax.set_facecolor(MISSING)
         ax.set_xticks(range(table.shape[1]), [readable(name) for name in table.columns])
         ax.set_yticks(range(table.shape[0]), [readable(name) for name in table.index])
-        if max((len(str(name)) for name in table.columns), default=0) > 4:
+        if table.shape[1] > _UPRIGHT_UP_TO or max((len(str(name)) for name in table.columns), default=0) > 4:
             ax.tick_params(axis="x", labelrotation=90)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
@@ -67,6 +68,12 @@ def heatmap(
         bar.outline.set_visible(False)
         bar.ax.yaxis.set_minor_locator(NullLocator())
     return ax
+
+
+def heatmap_size(n_rows: int, n_columns: int) -> tuple[float, float]:
+    """Return the width and height in inches that suit a table."""
+    column, row = 0.42 if n_columns <= _UPRIGHT_UP_TO else 0.2, 0.23 if n_rows <= 30 else 0.16
+    return 3.2 + column * n_columns, max(2.0, 0.9 + row * n_rows)
 
 
 def _write_values(ax: Axes, values: np.ndarray, norm: Normalize, signed: bool) -> None:

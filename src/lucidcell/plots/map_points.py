@@ -67,12 +67,12 @@ def scatter(ax: Axes, xy: np.ndarray, colors: np.ndarray, area: float, *, seed: 
     ax.scatter(xy[order, 0], xy[order, 1], s=area, c=colors[order], linewidths=0, rasterized=len(xy) > _RASTERISED_FROM)
 
 
-def color_bar(axes: Sequence[Axes], scale: ColorScale, label: str) -> None:
+def color_bar(axes: Sequence[Axes], scale: ColorScale, label: str, *, shrink: float = 0.6) -> None:
     """Draw one colour bar at the right of the panels."""
     figure = axes[0].get_figure()
     assert figure is not None
     mappable = ScalarMappable(Normalize(scale.low, scale.high), scale.cmap)
-    bar = figure.colorbar(mappable, ax=list(axes), label=label, extend=scale.extend, shrink=0.6, aspect=22, pad=0.02)
+    bar = figure.colorbar(mappable, ax=list(axes), label=label, extend=scale.extend, shrink=shrink, aspect=22, pad=0.02)
     bar.outline.set_visible(False)
 
 

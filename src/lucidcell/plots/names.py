@@ -6,7 +6,7 @@ LONGEST = 28
 
 
 def readable(name: object, longest: int = LONGEST) -> str:
-    """Put the name on one line: control characters become U+FFFD, and the middle of a long name an ellipsis.
+    """Put the name on one line: unprintable characters become U+FFFD, the middle of a long name an ellipsis.
 
     Parameters
     ----------
@@ -15,7 +15,8 @@ def readable(name: object, longest: int = LONGEST) -> str:
     longest
         Characters kept at most.
     """
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(name))
+    text = " ".join(str(name).split()) or "\N{REPLACEMENT CHARACTER}"
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     if len(text) <= longest:
         return text
     head = (longest - 1) * 2 // 3

@@ -89,10 +89,8 @@ def _compare(ax: Axes, genes: pd.DataFrame, statistic: str, *, log: bool) -> pd.
     values = genes[columns].to_numpy(float)
     visible = (np.isfinite(values) & (values > 0 if log else True)).all(axis=1)
     x, y = values[visible].T
-    small = 3 if len(x) > 5000 else 7
-    ax.scatter(
-        x, y, s=small, color=PALETTE[0], alpha=0.35, linewidths=0, rasterized=len(x) > _RASTERISED_FROM, label="_genes"
-    )
+    area, alpha = (14, 0.6) if len(x) < 1000 else (7, 0.35) if len(x) < 5000 else (3, 0.35)
+    ax.scatter(x, y, s=area, color=PALETTE[0], alpha=alpha, linewidths=0, rasterized=len(x) > _RASTERISED_FROM)
     low, high = _common_limits(values[visible], log)
     ax.plot([low, high], [low, high], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
     ax.set_xlim(low, high)

@@ -74,7 +74,7 @@ def plain_log_axis(ax: Axes, which: str) -> None:
         ax.set_yscale("log")
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = sorted(axis.get_view_interval())
-    narrow = low > 0 and np.log10(high / low) < 1.3  # too few powers of ten for an axis
+    narrow = low > 0 and np.log10(high / low) < 1.9  # too few powers of ten for an axis
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=7))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -25,7 +25,7 @@ def training_curves(history: pd.DataFrame, *, best_epoch: int | None = None, ax:
     Parameters
     ----------
     history
-        Columns epoch, train_loss and, as far as they exist, train_reconstruction, train_kl, validation_elbo, phase.
+        Columns epoch, train_loss and, as far as they exist, train_reconstruction, train_kl, validation_negative_elbo, phase.
     best_epoch
         Epoch (as in the column) whose weights were kept; marked by a line.
     ax
@@ -40,8 +40,8 @@ def training_curves(history: pd.DataFrame, *, best_epoch: int | None = None, ax:
     with style():
         ax = axes_or_new(ax, (5.2, 3.4))
         curves = [("training cells", _training_elbo(history), TRAIN)]
-        if "validation_elbo" in history and history["validation_elbo"].notna().any():
-            curves.append(("held-out cells", history["validation_elbo"], HELD_OUT))
+        if "validation_negative_elbo" in history and history["validation_negative_elbo"].notna().any():
+            curves.append(("held-out cells", history["validation_negative_elbo"], HELD_OUT))
         _draw_curves(ax, history, curves, "upper right")
         ax.set_ylim(*_limits([values.to_numpy(float) for _, values, _ in curves]))
         if best_epoch is not None:
@@ -94,7 +94,7 @@ def _draw_curves(ax: Axes, history: pd.DataFrame, curves: list[tuple[str, pd.Ser
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(axis="y", color="#E8ECEF", linewidth=0.8)
     ax.set_xlabel("epoch (passes over the training cells)")
-    ax.legend(loc=corner)
+    ax.legend(loc=corner, frameon=True, framealpha=0.9, edgecolor="none")
 
 
 def _mark_phases(ax: Axes, history: pd.DataFrame) -> None:

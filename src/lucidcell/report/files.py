@@ -110,10 +110,7 @@ def write_atomically(path: Path, content: str) -> None:
 def unreadable(path: Path, error: OSError) -> FileError:
     """Say that a file is missing, or why it cannot be read."""
     if isinstance(error, FileNotFoundError):
-        return FileError(f"{path} is missing: save the model again with model.save({str(run_folder_of(path))!r}).")
+        return FileError(
+            f"{path} is missing: load the model with its data, lucidcell.load(folder, adata), and save it again."
+        )
     return FileError(f"{path} cannot be read ({error.strerror or error}): check its permissions.")
-
-
-def run_folder_of(path: Path) -> Path:
-    """Return the run folder that a file belongs to."""
-    return path.parent.parent if path.parent.name == "tables" else path.parent

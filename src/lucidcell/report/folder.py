@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -16,15 +17,17 @@ from lucidcell.report.files import read_json, read_table
 SCHEMA_VERSION = 1
 _TEXT = (str, NoneType)
 _NUMBER = (int, float)
-_SHAPE: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "": {"class": str, "created": str, "config": dict, "schema": dict, "data": dict, "training": (dict, NoneType),
-         "command": _TEXT, "versions": dict},
+_SHAPE: dict[str, dict[str, tuple[type, ...]]] = {
+    "": {"class": (str,), "created": (str,), "config": (dict,), "schema": (dict,), "data": (dict,),
+         "training": (dict, NoneType), "command": _TEXT, "versions": (dict,)},
     "schema": {"layer": _TEXT, "batch_key": _TEXT, "labels_key": _TEXT, "unlabeled_category": _TEXT,
                "label_categories": (list, NoneType)},
-    "data": {"n_cells": int, "n_genes": int, "nonzero_fraction": _NUMBER, "median_library": _NUMBER,
-             "n_silent_genes": int, "warnings": list},
-    "training": {"settings": dict, "n_train": int, "n_validation": int, "epochs": int, "best_epoch": (int, NoneType),
-                 "stopped": str, "seconds": _NUMBER, "cells_per_second": _NUMBER},
+    "data": {"n_cells": (int,), "n_genes": (int,), "nonzero_fraction": _NUMBER, "median_library": _NUMBER,
+             "n_silent_genes": (int,), "warnings": (list,)},
+    "training": {"epochs": (int,), "best_epoch": (int, NoneType), "stopped": (str,), "seconds": _NUMBER},
+}  # fmt: skip
+_SHAPE_IF_PRESENT: dict[str, tuple[type, ...]] = {  # a model that was not trained here has no record of these
+    "settings": (dict,), "n_train": (int,), "n_validation": (int,), "cells_per_second": _NUMBER,
 }  # fmt: skip
 _GENE_STATISTICS = [f"{name}_{side}" for name in ("mean", "cv", "zero_fraction") for side in ("observed", "expected")]
 
@@ -55,26 +58,27 @@ class Run:
         version = self.model.get("schema_version")
         if version != SCHEMA_VERSION:
             versions = f"schema version {version!r}, and this lucidcell reads {SCHEMA_VERSION}"
-            msg = (
-                f"{self._file} has {versions}: use the lucidcell that wrote it, or save the model again with this one."
-            )
+            msg = f"{self._file} has {versions}: use the lucidcell that wrote it, or train the model again."
             raise FileError(msg)
-        self._check_shape("", self.model)
-        for part in ("schema", "data", "training"):
-            if self.model[part] is not None:
-                self._check_shape(part, self.model[part])
+        self._check("", self.model, _SHAPE[""])
+        for part in ("schema", "data"):
+            self._check(part, self.model[part], _SHAPE[part])
+        self.training: dict[str, Any] | None = self.model["training"]
+        if self.training is not None:
+            present = {key: kinds for key, kinds in _SHAPE_IF_PRESENT.items() if key in self.training}
+            self._check("training", self.training, _SHAPE["training"] | present)
         self.name: str = self.model["class"]
         self.config: dict[str, Any] = self.model["config"]
         self.schema: dict[str, Any] = self.model["schema"]
         self.data: dict[str, Any] = self.model["data"]
-        self.training: dict[str, Any] | None = self.model["training"]
         self.loadings_meaning: dict[str, Any] = self.model.get("loadings") or {}
 
     @cached_property
     def history(self) -> pd.DataFrame | None:
-        """One row per epoch (epoch, phase, train_*, validation_*, ...)."""
-        table = self._table("history.csv", ["phase"], ["epoch", "train_loss"], other_numbers=True)
-        return table if table is not None and len(table) else None
+        """One row per epoch (epoch, phase, train_*, validation_*, ...); None if no epoch was completed."""
+        if self.training is None or self.training["epochs"] == 0:
+            return None
+        return self._table("history.csv", ["phase"], ["epoch", "train_loss"], other_numbers=True)
 
     @cached_property
     def cells(self) -> pd.DataFrame | None:
@@ -106,8 +110,15 @@ class Run:
 
     @cached_property
     def loadings(self) -> pd.DataFrame | None:
-        """Genes x factors, with the column gene."""
-        return self._table("tables/loadings.csv", ["gene"], self.factor_names)
+        """Genes x factors, with the column gene; the same genes as in `genes`."""
+        table = self._table("tables/loadings.csv", ["gene"], self.factor_names)
+        if table is None or self.genes is None:
+            return None
+        if not table["gene"].equals(self.genes["gene"]):
+            file, sizes = self.path / "tables/loadings.csv", f"{len(table):,} and {len(self.genes):,} rows"
+            msg = f"{file} and genes.csv ({sizes}) do not list the same genes in the same order: save the model again."
+            raise FileError(msg)
+        return table
 
     @cached_property
     def factors(self) -> pd.DataFrame | None:
@@ -136,9 +147,9 @@ class Run:
         if self.cells is None:
             return None
         names = self.cells["label"]
-        known = names[(names != "") & (names != self.schema["unlabeled_category"])]
-        order = [name for name in self.schema["label_categories"] or [] if name in set(known)]
-        order += sorted(set(known) - set(order))
+        known = set(names) - {"", self.schema["unlabeled_category"]}
+        order = [name for name in self.schema["label_categories"] or [] if name in known]
+        order += sorted(known - set(order))
         return pd.Categorical(names, categories=order) if order else None
 
     @cached_property
@@ -156,11 +167,11 @@ class Run:
             return None
         return read_table(path, text, numbers or [], other_numbers=other_numbers)
 
-    def _check_shape(self, part: str, content: dict[str, Any]) -> None:
-        for key, kind in _SHAPE[part].items():
-            kinds = kind if isinstance(kind, tuple) else (kind,)
+    def _check(self, part: str, content: dict[str, Any], shape: dict[str, tuple[type, ...]]) -> None:
+        for key, kinds in shape.items():
             value = content.get(key)
-            if isinstance(value, kinds) and not isinstance(value, bool) and (key in content or NoneType in kinds):
+            is_number = isinstance(value, float) and isfinite(value)
+            if key in content and type(value) in kinds and (is_number or not isinstance(value, float)):
                 continue
             found = repr(value)[:40] if key in content else "nothing"
             wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)

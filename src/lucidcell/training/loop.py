@@ -232,7 +232,7 @@ class _Loop:
         if len(self.validation_rows):
             terms = self.validate(phase)
             elbo = sum(terms.values())
-            row |= {"validation_elbo": elbo} | {f"validation_{name}": value for name, value in terms.items()}
+            row |= {"validation_negative_elbo": elbo} | {f"validation_{name}": value for name, value in terms.items()}
             if considered and elbo < state.best:
                 state.best, state.best_epoch = elbo, len(state.rows)
                 self.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
@@ -314,6 +314,6 @@ def early_stopping_patience(n_epochs: int) -> int:
 
 def _summary(row: dict[str, Any]) -> str:
     parts = [f"loss {row['train_loss']:.1f}"]
-    if "validation_elbo" in row:
-        parts.append(f"held-out {row['validation_elbo']:.1f}")
+    if "validation_negative_elbo" in row:
+        parts.append(f"held-out {row['validation_negative_elbo']:.1f}")
     return ", ".join(parts)

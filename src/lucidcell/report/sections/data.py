@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from lucidcell.plots.names import readable
 from lucidcell.report.blocks import Block, Facts, Row, Section, Table, Text, Warnings
 from lucidcell.report.folder import Run
 from lucidcell.report.wording import number, percent
@@ -16,7 +17,7 @@ def data(run: Run) -> Section:
         ("cells", number(facts["n_cells"])),
         ("genes", number(facts["n_genes"])),
         ("entries that are not 0", percent(facts["nonzero_fraction"])),
-        ("counts per cell (median)", number(round(facts["median_library"]))),
+        ("counts per cell (median)", number(facts["median_library"])),
         ("genes without a single count", number(facts["n_silent_genes"])),
         ("layer of the counts", run.schema["layer"] if run.schema["layer"] is not None else "X"),
     ]
@@ -34,16 +35,12 @@ def data(run: Run) -> Section:
         blocks.append(Text("No batch key was given, so all cells were treated as one batch."))
     if run.labels is None:
         blocks.append(Text("No labels were given, so the maps and factor cards below come without cell types."))
-    elif run.name == "SCVI":
-        blocks.append(
-            Text("Labels are used in this report only; the model has not seen them unless a setting says so.")
-        )
     return Section("What went in", blocks)
 
 
 def _counts(groups: pd.Categorical, title: str) -> Table:
     counts = pd.Series(groups).value_counts()
-    rows = [(str(name), number(int(count))) for name, count in counts.items()]
+    rows = [(readable(name, 60), number(int(count))) for name, count in counts.items()]
     n_absent = int((groups.codes < 0).sum())
     sizes = [*counts.tolist(), n_absent] if n_absent else counts.tolist()
     if n_absent:

@@ -60,7 +60,7 @@ def _by_label(drawn: CellMap, labels: pd.Categorical, *, alone: bool) -> Picture
         lambda figure: plots.embedding(
             drawn.xy, labels[drawn.rows], "categorical", names="on", title="By label", ax=figure.subplots()
         ),
-        (7.6, 5.4) if alone else (5.2, 4.6),
+        (7.6, 5.4) if alone else (5.4, 4.6),
         alt="Map of cells coloured by label",
         caption=caption,
     )
@@ -71,7 +71,7 @@ def _by_batch(drawn: CellMap, batches: pd.Categorical) -> Picture:
         lambda figure: plots.embedding(
             drawn.xy, batches[drawn.rows], "categorical", title="By batch", ax=figure.subplots()
         ),
-        (5.6, 4.6),
+        (5.4, 4.6),
         alt="Map of cells coloured by batch",
         caption="Coloured by batch. Where batches hold the same kinds of cells, their colours should be mixed; an area "
         "of one colour is a kind of cell found in that batch only, or a batch effect that is left.",
@@ -85,6 +85,6 @@ def _by_factor(drawn: CellMap, latent: pd.DataFrame) -> Picture:
         factor_panel_size(latent.shape[1]),
         alt="Map of cells coloured by each latent factor",
         caption="Coloured by each latent factor, all on one scale. A factor that is strong in one area marks a kind of "
-        "cell or a state; one that changes smoothly marks a process; one that is pale everywhere is not used.",
+        "cell or a state; one that changes smoothly marks a process; one that is flat everywhere is not used.",
         wide=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lucidcell import plots
+from lucidcell.plots.names import readable
 from lucidcell.plots.reconstruction import log2_ratio
 from lucidcell.report.blocks import Picture, Row, Section, Table
 from lucidcell.report.folder import Run
@@ -37,7 +38,7 @@ def _worst(genes: pd.DataFrame) -> Table:
     worst = ratio.abs().sort_values(ascending=False, kind="stable").index[:_WORST]
     rows = [
         (
-            str(genes.at[gene, "gene"]),
+            readable(genes.at[gene, "gene"], 60),
             number(float(genes.at[gene, "mean_observed"])),
             number(float(genes.at[gene, "mean_expected"])),
             signed(float(ratio[gene])),

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lucidcell.report.blocks import Block, Code, Section
 from lucidcell.report.folder import Run
 
-_KEYS = ("layer", "batch_key", "labels_key", "unlabeled_category", "size_factor_key")
+_DATA = "your_data.h5ad"
+_ARGUMENTS = {  # of every model, by their names in the schema
+    "layer": "layer",
+    "batch_key": "batch_key",
+    "labels_key": "labels_key",
+    "unlabeled_category": "unlabeled_category",
+    "categorical_covariates": "categorical_covariate_keys",
+    "continuous_covariates": "continuous_covariate_keys",
+    "size_factor_key": "size_factor_key",
+}
 
 
 def repeat(run: Run) -> Section:
@@ -14,20 +26,21 @@ def repeat(run: Run) -> Section:
     if run.model["command"] is not None:
         blocks.append(Code(run.model["command"], "The command that made this run:"))
     else:
-        blocks.append(Code(_python(run), "The model was made in Python; these lines repeat it:"))
-    load = f"import lucidcell as lc\n\nadata = lc.read_h5ad({_DATA!r})\nmodel = lc.load({str(run.path)!r}, adata)"
-    blocks.append(Code(load, "To go on with the trained model:"))
+        blocks.append(Code(_python(run), "The model was made in Python; these lines make it again:"))
+    load = f"import lucidcell as lc\nadata = lc.read_h5ad({_DATA!r})\nmodel = lc.load({str(run.path)!r}, adata)"
+    blocks.append(Code(load, "To go on with this model in Python:"))
     return Section("Repeat and reload", blocks)
 
 
-_DATA = "your_data.h5ad"
-
-
 def _python(run: Run) -> str:
-    arguments = {key: run.schema.get(key) for key in _KEYS} | run.config
-    given = "".join(f"    {key}={value!r},\n" for key, value in arguments.items() if value is not None)
-    lines = f"import lucidcell as lc\n\nadata = lc.read_h5ad({_DATA!r})\nmodel = lc.{run.name}(\n    adata,\n{given})\n"
-    if run.training is not None:
-        chosen = {key: value for key, value in run.training["settings"].items() if value is not None}
-        lines += "model.train(\n" + "".join(f"    {key}={value!r},\n" for key, value in chosen.items()) + ")\n"
-    return lines.rstrip("\n")
+    stored = {argument: run.schema.get(name) for name, argument in _ARGUMENTS.items()}
+    keys = {argument: list(value) if isinstance(value, list | dict) else value for argument, value in stored.items()}
+    lines = f"import lucidcell as lc\nadata = lc.read_h5ad({_DATA!r})\n"
+    lines += f"model = lc.{run.name}(\n    adata,\n{_given(keys | run.config)})"
+    if run.training is not None and "settings" in run.training:
+        lines += f"\nmodel.train(\n{_given(run.training['settings'])})"
+    return lines
+
+
+def _given(arguments: Mapping[str, Any]) -> str:
+    return "".join(f"    {name}={value!r},\n" for name, value in arguments.items() if value not in (None, [], {}))

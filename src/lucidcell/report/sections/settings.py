@@ -15,7 +15,7 @@ def settings(run: Run) -> Section:
     """List the settings and versions."""
     keys = {key: run.schema.get(key) for key in (*_KEYS, "size_factor_key")}
     tables: list[Block] = [_table("model", run.config), _table("data", keys)]
-    if run.training is not None:
+    if run.training is not None and "settings" in run.training:
         tables.append(_table("training", run.training["settings"]))
     tables.append(_table("software", run.model["versions"]))
     return Section("Settings and versions", [Row(tables)])

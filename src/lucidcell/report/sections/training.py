@@ -23,26 +23,30 @@ def training(run: Run) -> Section | None:
     if record is None:
         return None
     best = record["best_epoch"]
+    planned = record.get("settings", {}).get("max_epochs")
     facts = [
         ("time", duration(record["seconds"])),
-        ("speed", f"{number(round(record['cells_per_second']))} cells/s"),
-        ("epochs", f"{number(record['epochs'])} of {number(record['settings'].get('max_epochs'))}"),
-        ("weights kept from epoch", number(best)),
+        ("epochs", f"{number(record['epochs'])} of {number(planned)}" if planned else number(record["epochs"])),
         ("end of training", record["stopped"]),
-        ("training + held-out cells", f"{number(record['n_train'])} + {number(record['n_validation'])}"),
     ]
+    if history is not None:
+        facts.append(("weights kept from epoch", number(best)))
+    if "cells_per_second" in record:
+        facts.append(("speed", f"{number(round(record['cells_per_second']))} cells/s"))
+    if "n_train" in record and "n_validation" in record:
+        facts.append(("training + held-out cells", f"{number(record['n_train'])} + {number(record['n_validation'])}"))
     blocks: list[Block] = [Facts(facts)]
     if record["stopped"] in _STOPS:
         blocks.append(Text(_STOPS[record["stopped"]]))
     if history is None:
-        blocks.append(Text("Training ended before the first epoch was complete, so there are no curves."))
+        blocks.append(Text("No epoch is on record, so there are no curves."))
     else:
         blocks.append(Row(_curves(history, best)))
     return Section("Training", blocks)
 
 
 def _curves(history: pd.DataFrame, best: int | None) -> list[Picture]:
-    held_out = "validation_elbo" in history and bool(history["validation_elbo"].notna().any())
+    held_out = "validation_negative_elbo" in history and bool(history["validation_negative_elbo"].notna().any())
     if held_out:
         elbo = (
             "Lower is better. Look for held-out cells (dark) that fall and then level off. If they turn up again while "

@@ -1,0 +1,78 @@
+"""Numba kernels of `normalise.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+F = np.float32
+KERNEL = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": True}
+
+
+@njit(**KERNEL)
+def column_moments(x):
+    """Mean and (biased) variance of every column, (H,), in two passes."""
+    n, width = x.shape
+    mean, variance = np.zeros(width, F), np.zeros(width, F)
+    for i in range(n):
+        for h in range(width):
+            mean[h] += x[i, h]
+    mean /= F(n)
+    for i in range(n):
+        for h in range(width):
+            d = x[i, h] - mean[h]
+            variance[h] += d * d
+    variance /= F(n)
+    return mean, variance
+
+
+@njit(inline="always", **KERNEL)
+def _mix(k):
+    """The finaliser of MurmurHash3; Numba widens integers, so every step is cut back to 32 bits."""
+    k = np.uint32((k ^ (k >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+    k = np.uint32((k ^ (k >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+    return np.uint32(k ^ (k >> np.uint32(16)))
+
+
+@njit(**KERNEL)
+def scale_and_mask(x, scale, shift, seed, rate, out):
+    """out = relu(x scale + shift), and with probability `rate` zero, else divided by 1 - rate.
+
+    The random number of an element is a hash of the seed, its row and its column, which vectorises.
+    """
+    n, width = x.shape
+    if rate == 0.0:
+        for i in range(n):
+            for h in range(width):
+                value = x[i, h] * scale[h] + shift[h]
+                out[i, h] = value if value > F(0.0) else F(0.0)
+        return
+    threshold, keep_scale = np.uint32(rate * 4294967295.0), F(1.0 / (1.0 - rate))
+    for i in range(n):
+        row_key = _mix(np.uint32(_mix(np.uint32(seed & 0xFFFFFFFF)) + np.uint32(i)) ^ np.uint32(seed >> 32))
+        for h in range(width):
+            value = x[i, h] * scale[h] + shift[h]
+            value = value if value > F(0.0) else F(0.0)
+            kept = _mix(np.uint32(row_key + np.uint32(np.uint32(h) * np.uint32(0x9E3779B1)))) >= threshold
+            out[i, h] = value * keep_scale if kept else F(0.0)
+
+
+@njit(**KERNEL)
+def gradient(x, out, d_out, mean, inverse_sd, weight, keep_scale, d_x, d_weight, d_bias):
+    """Gradients of x, weight and bias. Where `out` is positive the unit was active and kept."""
+    n, width = x.shape
+    d_weight[:] = F(0.0)
+    d_bias[:] = F(0.0)
+    for i in range(n):
+        for h in range(width):
+            active = d_out[i, h] * keep_scale if out[i, h] > F(0.0) else F(0.0)
+            d_x[i, h] = active
+            d_bias[h] += active
+        for h in range(width):
+            d_weight[h] += d_x[i, h] * (x[i, h] - mean[h]) * inverse_sd[h]
+    a = weight * inverse_sd
+    b = a * inverse_sd * d_weight / F(n)
+    c = a * d_bias / F(n) - b * mean
+    for i in range(n):
+        for h in range(width):
+            d_x[i, h] = a[h] * d_x[i, h] - b[h] * x[i, h] - c[h]

@@ -1,0 +1,82 @@
+"""What holds for every plot: labelled axes, no trace left behind, no heavy imports."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from lucidcell import plots
+
+NAMES = [
+    "training_curves", "kl_curve", "embedding", "numbers", "factor_panel", "factor_shares", "loadings_bars",
+    "label_means", "reconstruction", "predictive_check", "heatmap",
+]  # fmt: skip
+
+
+@pytest.fixture
+def draw(history, genes, loadings, factors, rng):
+    """Draw the plot of this name into a figure, or into one of its own; return its Axes."""
+    xy, z = rng.normal(size=(80, 2)), pd.DataFrame(rng.normal(size=(80, 3)), columns=["Z1", "Z2", "Z3"])
+    groups = rng.choice(["T", "B"], 80)
+
+    def drawn(name: str, figure: Figure | None) -> list:
+        ax = figure.subplots() if figure and name not in ("factor_panel", "factor_shares", "predictive_check") else None
+        two = figure.subplots(1, 2) if figure and name in ("factor_shares", "predictive_check") else None
+        made = {
+            "training_curves": lambda: plots.training_curves(history, best_epoch=20, ax=ax),
+            "kl_curve": lambda: plots.kl_curve(history, ax=ax),
+            "embedding": lambda: plots.embedding(xy, groups, "categorical", names="on", ax=ax),
+            "numbers": lambda: plots.embedding(xy, z["Z1"], "continuous", label="Z1 (latent units)", ax=ax),
+            "factor_panel": lambda: plots.factor_panel(xy, z, columns=2, figure=figure),
+            "factor_shares": lambda: plots.factor_shares(factors, axes=two),
+            "loadings_bars": lambda: plots.loadings_bars(loadings, "Z1", ax=ax),
+            "label_means": lambda: plots.label_means(pd.Series({"T": 0.4, "B": -0.2}), ax=ax),
+            "reconstruction": lambda: plots.reconstruction(genes, ax=ax),
+            "predictive_check": lambda: plots.predictive_check(genes, axes=two),
+            "heatmap": lambda: plots.heatmap(z.head(4), color_label="z", row_label="r", column_label="c", ax=ax),
+        }[name]()
+        if ax is not None:
+            assert made is ax
+        return made if isinstance(made, list) else [made]
+
+    return drawn
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_axes_are_labelled_and_nothing_global_changes(draw, name):
+    settings, python_state = dict(mpl.rcParams), random.getstate()
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
+    open_figures = plt.get_fignums()
+    axes = draw(name, Figure(figsize=(7, 5), layout="constrained"))
+    assert all(ax.get_xlabel() and (ax.get_ylabel() or name == "factor_shares") for ax in axes)
+    assert dict(mpl.rcParams) == settings
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+    assert random.getstate() == python_state
+    assert plt.get_fignums() == open_figures
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_axes_a_figure_of_its_own_is_made(draw, name):
+    before = len(plt.get_fignums())
+    axes = draw(name, None)
+    assert len(plt.get_fignums()) == before + 1
+    assert {ax.get_figure() for ax in axes} == {plt.gcf()}
+    plt.gcf().canvas.draw()
+    plt.close(plt.gcf())
+
+
+def test_plots_import_neither_torch_nor_anndata_nor_scanpy():
+    code = (
+        "import sys, lucidcell.plots; bad = {'torch', 'anndata', 'scanpy', 'matplotlib.pyplot'} & set(sys.modules);"
+        "sys.exit(' '.join(bad) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
