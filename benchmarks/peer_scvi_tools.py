@@ -1,6 +1,7 @@
 """One scvi-tools run on one data set, timed and saved: the other side of `time_to_quality.py`.
 
     python benchmarks/peer_scvi_tools.py kang_pbmc_12k default 0 out/
+    python benchmarks/peer_scvi_tools.py kang_pbmc_12k default 0 "" 4      # four epochs only, for their pace; nothing saved
 
 `default` is scvi-tools as it comes (batch 128, Adam 1e-3, its own number of epochs, 400 epochs of KL warm-up), with the NB likelihood on both sides.
 `tuned` is what an experienced user would set: batch 512, learning rate 4e-3 lowered on plateaus, KL warm-up over 20
@@ -45,7 +46,7 @@ def split(n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
 
-def main(name: str, recipe: str, seed: int, out: Path) -> None:
+def main(name: str, recipe: str, seed: int, out: Path | None, max_epochs: int | None = None) -> None:
     import scvi
     import torch
     from lightning.pytorch.callbacks import Callback
@@ -92,18 +93,24 @@ def main(name: str, recipe: str, seed: int, out: Path) -> None:
                 "lr_scheduler_metric": "elbo_validation",
             },
         }
+    if max_epochs is not None:
+        settings["max_epochs"] = max_epochs
     begin, cpu = time.perf_counter(), time.process_time()
     model.train(**settings)
     wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
 
+    facts = {"data": name, "recipe": recipe, "seed": seed, "wall_s": wall, "cpu_s": cpu, "epochs": len(clock.ends) - 1}
+    if out is None:
+        print(json.dumps(facts | {"epoch_seconds": np.diff(clock.ends).tolist()}))
+        return
     out.mkdir(parents=True, exist_ok=True)
     model.save(out, overwrite=True)
     np.savez(out / "arrays.npz", latent=model.get_latent_representation(), ends=np.array(clock.ends) - clock.ends[0])
     history = {key: np.ravel(table.to_numpy()).astype(float).tolist() for key, table in model.history.items()}
-    facts = {"data": name, "recipe": recipe, "seed": seed, "wall_s": wall, "cpu_s": cpu, "epochs": len(clock.ends) - 1}
     (out / "facts.json").write_text(json.dumps(facts | {"history": history}))
     print(json.dumps(facts))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+    folder = Path(sys.argv[4]) if sys.argv[4] else None
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), folder, int(sys.argv[5]) if len(sys.argv) > 5 else None)

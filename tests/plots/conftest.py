@@ -38,7 +38,7 @@ def history() -> pd.DataFrame:
             "train_loss": fit + np.minimum(epoch / 10, 1) * kl,
             "train_reconstruction": fit,
             "train_kl": kl,
-            "validation_elbo": fit + kl + 5,
+            "validation_negative_elbo": fit + kl + 5,
             "validation_kl": kl,
         }
     )

@@ -88,7 +88,7 @@ def test_many_categories_leave_the_smallest_grey_and_cap_the_legend(ax, rng):
 def test_a_name_that_matplotlib_would_hide_is_in_the_legend(ax, xy):
     embedding(xy, np.where(np.arange(N) % 2, "_hidden", "$x$"), "categorical", ax=ax)
     assert legend_texts(ax) == ["$x$", "_hidden"]
-    ax.get_figure().canvas.draw()  # "$x$" is not read as mathematics
+    ax.get_figure().draw_without_rendering()  # "$x$" is not read as mathematics
 
 
 def test_names_stand_on_their_groups_and_do_not_overlap(ax, rng):
@@ -98,7 +98,7 @@ def test_names_stand_on_their_groups_and_do_not_overlap(ax, rng):
     embedding(xy, np.repeat(names, 100), "categorical", names="on", ax=ax)
     texts = {text.get_text(): text for text in ax.texts}
     assert set(texts) == set(names)
-    ax.get_figure().canvas.draw()
+    ax.get_figure().draw_without_rendering()
     boxes = [text.get_bbox_patch().get_window_extent() for text in texts.values()]
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
     far = boxes[list(texts).index("B cell")]
@@ -112,7 +112,7 @@ def test_names_stand_on_their_groups_and_do_not_overlap(ax, rng):
 def test_a_small_group_is_not_hidden_by_its_name(ax, rng):
     xy = np.concatenate([rng.normal(size=(N, 2)), 6 + 0.01 * rng.normal(size=(3, 2))])
     embedding(xy, ["large"] * N + ["rare"] * 3, "categorical", names="on", ax=ax)
-    ax.get_figure().canvas.draw()
+    ax.get_figure().draw_without_rendering()
     rare = next(text for text in ax.texts if text.get_text() == "rare").get_bbox_patch().get_window_extent()
     assert not any(rare.contains(*ax.transData.transform(point)) for point in xy[N:])
 
@@ -163,7 +163,7 @@ def test_panel_has_one_scale_for_all_factors(xy, rng):
     assert saturation[0] > 0.6
     assert saturation[1] < 0.1
     assert [bool(ax.xaxis.label.get_visible()) for ax in axes] == [False, True, True]
-    figure.canvas.draw()
+    figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize(("changes", "error", "words"), [

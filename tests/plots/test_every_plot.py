@@ -69,7 +69,7 @@ def test_without_axes_a_figure_of_its_own_is_made(draw, name):
     axes = draw(name, None)
     assert len(plt.get_fignums()) == before + 1
     assert {ax.get_figure() for ax in axes} == {plt.gcf()}
-    plt.gcf().canvas.draw()
+    plt.gcf().draw_without_rendering()
     plt.close(plt.gcf())
 
 

@@ -19,7 +19,7 @@ def test_signed_tables_are_centred_and_written_out(ax):
     assert [text.get_text() for text in ax.texts] == ["1.0", "−4.0", "0.0"]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["r1", "$r$"]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["c1", "_c"]
-    ax.get_figure().canvas.draw()
+    ax.get_figure().draw_without_rendering()
 
 
 def test_shares_start_at_zero(ax):

@@ -23,7 +23,7 @@ def test_planted_misfits_are_named_without_overlap(ax, genes):
     reconstruction(genes, n_named=5, ax=ax)
     texts = {text.get_text(): text for text in ax.texts}
     assert set(texts) == {f"gene_{g}" for g in planted}
-    ax.get_figure().canvas.draw()
+    ax.get_figure().draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in texts.values()]  # without the leaders
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
     frame = ax.get_window_extent()
@@ -48,7 +48,7 @@ def test_silent_genes_are_counted_not_drawn(ax, genes):
 
 def test_no_gene_at_all_on_the_axes(ax, genes):
     reconstruction(genes.assign(mean_observed=0.0), ax=ax)
-    ax.get_figure().canvas.draw()
+    ax.get_figure().draw_without_rendering()
     assert len(offsets(ax)) == 0
 
 

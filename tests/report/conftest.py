@@ -27,8 +27,12 @@ def fabricate_run(
     n_factors: int = 4,
     n_unused: int = 1,
     validation: bool = True,
+    umap: bool = True,
 ) -> Path:
-    """Write model.json and the tables of a run over `counts` (cells, genes); the last factors are unused."""
+    """Write model.json and the tables of a run over `counts` (cells, genes); the last factors are unused.
+
+    The map is two components unless `umap` is off, so that most tests need not compute one.
+    """
     rng = np.random.default_rng(0)
     n_cells, n_genes = counts.shape
     z, loadings = principal_factors(counts, n_factors, n_unused, rng)
@@ -43,9 +47,11 @@ def fabricate_run(
         "factors": pd.DataFrame({"factor": names, "z_variance": z.var(axis=0), "kl": divergences(z)}),
         "genes": gene_statistics(counts, genes, rng),
     }
+    if umap:
+        tables["umap"] = pd.DataFrame({"cell": cells, "umap1": z[:, 0], "umap2": z[:, 1]})
     for name, table in tables.items():
         table.to_csv(folder / "tables" / f"{name}.csv", index=False)
-    history(n_cells, validation, rng).to_csv(folder / "history.csv", index=False)
+    training_history(n_cells, validation, rng).to_csv(folder / "history.csv", index=False)
     model = model_json(counts, genes, batch, label, n_factors + n_unused, validation)
     (folder / "model.json").write_text(json.dumps(model), encoding="utf-8")
     return folder
@@ -85,7 +91,7 @@ def gene_statistics(counts: np.ndarray, genes: list[str], rng: np.random.Generat
     return pd.DataFrame(columns)
 
 
-def history(n_cells: int, validation: bool, rng: np.random.Generator) -> pd.DataFrame:
+def training_history(n_cells: int, validation: bool, rng: np.random.Generator) -> pd.DataFrame:
     epoch = np.arange(1, N_EPOCHS + 1)
     weight = np.clip(epoch / 12, 0, 1)
     kl = 14 * (1 - np.exp(-epoch / 5)) - 2 * weight
@@ -161,18 +167,22 @@ def model_json(
     }
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Fabricate a run over simulated counts; keyword arguments replace names, batches, labels or go to the recipe."""
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Fabricate a run over simulated counts in a new folder; keyword arguments replace names or go to the recipe."""
     adata = simulate_counts(120, 80, n_programs=4, n_types=4, n_batches=2, seed=1)
+    counts = adata.X.toarray()
     defaults = {
         "cells": list(adata.obs_names),
         "genes": list(adata.var_names),
         "batch": list(adata.obs["batch"].astype(str)),
         "label": list(adata.obs["cell_type"].astype(str)),
+        "n_factors": 2,
     }
 
-    def make(name: str = "run", **changes: Any) -> Path:
-        return fabricate_run(tmp_path / name, adata.X.toarray(), **(defaults | changes))
+    def make(*, n_cells: int = 120, **changes: Any) -> Path:
+        names = defaults | changes
+        names |= {key: names[key][:n_cells] for key in ("cells", "batch", "label") if names[key] is not None}
+        return fabricate_run(tmp_path_factory.mktemp("runs") / "run", counts[:n_cells], **names)
 
     return make

@@ -277,7 +277,7 @@ def _query_doubts(parts: Parts, schema: Schema, annotations: Annotations, presen
     found = []
     if not present.all():
         lost = int(np.count_nonzero(~present))
-        found.append(f"{lost} of {len(present)} genes ({lost / len(present):.0%}) are missing and count as zero")
+        found.append(f"{lost} of {len(present)} genes ({lost / len(present):.0%}) are missing")
     if schema.labels_key is not None and parts.has_column(schema.labels_key):
         column = parts.column(schema.labels_key, argument="labels_key")
         known = {*schema.label_categories, schema.unlabeled_category}

@@ -154,10 +154,14 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("an earlier backward has used up the gradients of this loss; compute the loss again.")
         d_hidden, d_log_library, d_weight, d_bias, d_log_theta, d_dropout_weight, d_dropout_bias = ctx.gradients
         gradients = (d_hidden, d_weight, d_bias, d_log_library, d_log_theta, d_dropout_weight, d_dropout_bias)
-        ctx.gradients = None  # scaled in place: a second backward has nothing to give
-        scaled = (None if g is None else g.mul_(grad_total) for g in gradients)
+        once = grad_total.dtype == torch.float32  # in training: scaled in place, which saves a pass over G x H
+        if once:
+            ctx.gradients = None
+        scaled = (None if g is None else g.mul_(grad_total) if once else g * grad_total for g in gradients)
         return *scaled, None, None, None, None
 
 

@@ -12,7 +12,6 @@ change nothing. The likelihood of the new columns sees the same completed counts
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from lucidcell.models.scvi import SCVI, SCVIModule
-
-logger = logging.getLogger("lucidcell")
 
 CELLS_AT_A_TIME = 1024
 LEAST_OBSERVED = 0.05  # share of expected counts that observed genes have at least, against division by nothing
@@ -71,7 +68,6 @@ def map_query(model: SCVI, adata: AnnData, *, min_overlap: float = 0.5, max_epoc
         )
     module = extend_batches(model, cells)
     if overlap < 1:
-        logger.warning("%d of %d genes are missing and filled in from the model.", (~cells.present).sum(), cells.n_genes)
         cells = fill_missing(module.eval(), cells)
     query = type(model)._restore(vars(model.config), cells.schema, cells)
     query.module = module.eval()

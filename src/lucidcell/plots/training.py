@@ -25,7 +25,8 @@ def training_curves(history: pd.DataFrame, *, best_epoch: int | None = None, ax:
     Parameters
     ----------
     history
-        Columns epoch, train_loss and, as far as they exist, train_reconstruction, train_kl, validation_negative_elbo, phase.
+        Columns epoch, train_loss and, as far as they exist, train_reconstruction, train_kl,
+        validation_negative_elbo, phase.
     best_epoch
         Epoch (as in the column) whose weights were kept; marked by a line.
     ax

@@ -61,6 +61,11 @@ class Run:
             msg = f"{self._file} has {versions}: use the lucidcell that wrote it, or train the model again."
             raise FileError(msg)
         self._check("", self.model, _SHAPE[""])
+        if not self.model["data"]:
+            msg = (
+                f"{path} was saved by a model without data, so there is nothing to report: save one that has its data."
+            )
+            raise FileError(msg)
         for part in ("schema", "data"):
             self._check(part, self.model[part], _SHAPE[part])
         self.training: dict[str, Any] | None = self.model["training"]
@@ -78,17 +83,14 @@ class Run:
         """One row per epoch (epoch, phase, train_*, validation_*, ...); None if no epoch was completed."""
         if self.training is None or self.training["epochs"] == 0:
             return None
-        return self._table("history.csv", ["phase"], ["epoch", "train_loss"], other_numbers=True)
+        n_epochs = self.training["epochs"]
+        return self._table("history.csv", ["phase"], ["epoch", "train_loss"], other_numbers=True, n_rows=n_epochs)
 
     @cached_property
     def cells(self) -> pd.DataFrame | None:
         """One row per cell: cell, batch, label, total_counts."""
-        table = self._table("tables/cells.csv", ["cell", "batch", "label"], ["total_counts"])
-        if table is not None and len(table) != self.data["n_cells"]:
-            file, n_cells = self.path / "tables/cells.csv", self.data["n_cells"]
-            msg = f"{file} has {len(table):,} rows and model.json counts {n_cells:,} cells: save the model again."
-            raise FileError(msg)
-        return table
+        columns = ["cell", "batch", "label"]
+        return self._table("tables/cells.csv", columns, ["total_counts"], n_rows=self.data["n_cells"])
 
     @cached_property
     def latent(self) -> pd.DataFrame | None:
@@ -134,7 +136,7 @@ class Run:
     @cached_property
     def genes(self) -> pd.DataFrame | None:
         """One row per gene: gene, and mean, cv and zero_fraction, each observed and expected."""
-        return self._table("tables/genes.csv", ["gene"], _GENE_STATISTICS)
+        return self._table("tables/genes.csv", ["gene"], _GENE_STATISTICS, n_rows=self.data["n_genes"])
 
     @property
     def factor_names(self) -> list[str]:
@@ -159,13 +161,33 @@ class Run:
             return None
         return pd.Categorical(self.cells["batch"])
 
+    def check(self) -> None:
+        """Read all tables now, so that a fault shows before any figure is drawn.
+
+        Raises
+        ------
+        FileError
+            If a table is missing or damaged, or does not fit the others.
+        """
+        _ = self.history, self.cells, self.latent, self.loadings, self.factors, self.genes
+
     def _table(
-        self, name: str, text: list[str], numbers: list[str] | None = None, *, other_numbers: bool = False
+        self,
+        name: str,
+        text: list[str],
+        numbers: list[str] | None = None,
+        *,
+        other_numbers: bool = False,
+        n_rows: int | None = None,
     ) -> pd.DataFrame | None:
         path = self.path / name
         if self.training is None and not path.exists():
             return None
-        return read_table(path, text, numbers or [], other_numbers=other_numbers)
+        table = read_table(path, text, numbers or [], other_numbers=other_numbers)
+        if n_rows is not None and len(table) != n_rows:
+            msg = f"{path} has {len(table):,} rows where model.json says {n_rows:,}: save the model again."
+            raise FileError(msg)
+        return table
 
     def _check(self, part: str, content: dict[str, Any], shape: dict[str, tuple[type, ...]]) -> None:
         for key, kinds in shape.items():

@@ -50,6 +50,7 @@ def report(
         reason = "it is a folder" if target.is_dir() else f"there is no folder {target.parent}"
         msg = f"{target} cannot be written because {reason}: pass the path of an HTML file as out=."
         raise FileError(msg)
+    run.check()
     sections = [section for section in (make(run) for make in SECTIONS) if section is not None]
     name = title if title is not None else f"{run.name} on {run.path.resolve().name}"
     write_atomically(target, _html(run, readable(name, 120), sections))

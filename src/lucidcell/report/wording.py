@@ -33,7 +33,7 @@ def percent(share: float) -> str:
 
 def duration(seconds: float) -> str:
     """Write a time span in its two largest units."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

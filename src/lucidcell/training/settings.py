@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from numbers import Integral, Real
 
 import torch
 
@@ -59,14 +60,19 @@ class Settings:
         return self.precision
 
     def _check(self) -> None:
-        for name, smallest in (("max_epochs", 1), ("batch_size", 2), ("num_threads", 1)):
+        for name, smallest in (("max_epochs", 1), ("batch_size", 2), ("num_threads", 1), ("seed", 0)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or int(value) != value or value < smallest):
-                raise SettingError(f"{name} is {value!r}; it must be a whole number of at least {smallest}, or None.")
+            if value is None and name != "seed":
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool) or not smallest <= value < 2**63:
+                alternative = "" if name == "seed" else ", or None"
+                raise SettingError(f"{name} is {value!r}; it must be a whole number of at least {smallest}{alternative}.")
         for name in ("learning_rate", "gradient_clip"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and not (isinstance(value, Real) and math.isfinite(value) and value > 0):
                 raise SettingError(f"{name} is {value!r}; it must be a positive number, or None.")
+        if not isinstance(self.train_size, Real) or not 0 < self.train_size <= 1:
+            raise SettingError(f"train_size is {self.train_size!r}; it must be above 0 and at most 1, for instance 0.9.")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingError(f"precision is {self.precision!r}; it must be 'auto', 'float32' or 'bfloat16'.")
         _check_device(self.device)
