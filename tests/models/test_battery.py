@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from battery import CHECKS, Case, check_fault
+from _pytest.mark import ParameterSet
+from battery import CHECKS, SLOW_CHECKS, Case, check_fault
 from faults import FAULTS, Fault
 
 from lucidcell.models.scvi import SCVI
@@ -31,8 +32,21 @@ MODELS = [
 ONE_OF_EACH_CLASS = list({case.model_class: case for case in reversed(MODELS)}.values())
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-@pytest.mark.parametrize("case", MODELS, ids=str)
+def everything() -> list[ParameterSet]:
+    """Every check of every model; what takes seconds is fast for one model of each class only."""
+    return [
+        pytest.param(
+            case,
+            check,
+            id=f"{case}-{check.__name__.removeprefix('check_')}",
+            marks=pytest.mark.slow if check in SLOW_CHECKS and case not in ONE_OF_EACH_CLASS else (),
+        )
+        for case in MODELS
+        for check in CHECKS
+    ]
+
+
+@pytest.mark.parametrize(("case", "check"), everything())
 def test_model(case: Case, check: Callable[[Case], None]) -> None:
     check(case)
 

@@ -86,9 +86,9 @@ def test_many_categories_leave_the_smallest_grey_and_cap_the_legend(ax, rng):
 
 
 def test_a_name_that_matplotlib_would_hide_is_in_the_legend(ax, xy):
-    embedding(xy, np.where(np.arange(N) % 2, "_hidden", "$x$"), "categorical", ax=ax)
-    assert legend_texts(ax) == ["$x$", "_hidden"]
-    ax.get_figure().draw_without_rendering()  # "$x$" is not read as mathematics
+    embedding(xy, np.where(np.arange(N) % 2, "_hidden", "$\\x{$"), "categorical", ax=ax)
+    assert legend_texts(ax) == ["$\\x{$", "_hidden"]
+    ax.get_figure().draw_without_rendering()  # which is not read as mathematics
 
 
 def test_names_stand_on_their_groups_and_do_not_overlap(ax, rng):
@@ -154,10 +154,12 @@ def test_cells_without_a_number_are_grey(ax, xy):
 
 
 def test_panel_has_one_scale_for_all_factors(xy, rng):
-    latent = pd.DataFrame({"strong": rng.normal(0, 2, N), "unused": rng.normal(0, 0.01, N), "$odd": rng.normal(size=N)})
+    latent = pd.DataFrame(
+        {"strong": rng.normal(0, 2, N), "unused": rng.normal(0, 0.01, N), "$\\x{$": rng.normal(size=N)}
+    )
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = factor_panel(xy, latent, columns=2, figure=figure)
-    assert [ax.get_title(loc="left") for ax in axes] == ["strong", "unused", "$odd"]
+    assert [ax.get_title(loc="left") for ax in axes] == ["strong", "unused", "$\\x{$"]
     assert len(figure.axes) == 4  # three panels and one colour bar
     saturation = [np.ptp(ax.collections[0].get_facecolors()[:, :3], axis=1).max() for ax in axes]
     assert saturation[0] > 0.6

@@ -12,12 +12,14 @@ from lucidcell.plots import heatmap
 
 def test_signed_tables_are_centred_and_written_out(ax):
     heatmap(
-        pd.DataFrame([[1.0, -4.0], [np.nan, -0.04]], index=["r1", "$r$"], columns=["c1", "_c"]), color_label="z", ax=ax
+        pd.DataFrame([[1.0, -4.0], [np.nan, -0.04]], index=["r1", "$\\x{$"], columns=["c1", "_c"]),
+        color_label="z",
+        ax=ax,
     )
     image = ax.get_images()[0]
     assert (image.norm.vmin, image.norm.vmax) == (-4, 4)
     assert [text.get_text() for text in ax.texts] == ["1.0", "−4.0", "0.0"]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["r1", "$r$"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["r1", "$\\x{$"]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["c1", "_c"]
     ax.get_figure().draw_without_rendering()
 

@@ -44,7 +44,7 @@ def test_history_without_validation_columns(make_run):
     edit(run, "history.csv", lambda table: table[[name for name in table if not name.startswith("validation")]])
     pictures = blocks(training(Run(run)), Picture)
     assert len(pictures) == 2
-    assert "No cells were held out" in pictures[0].caption
+    assert "Without held-out cells" in pictures[0].caption
     assert "held-out cells" not in pictures[0].image
 
 

@@ -1,4 +1,4 @@
-"""What a model sees of the data: `SparseRows`, the counts of some cells, and `Batch`, those counts with their annotations."""
+"""What a model sees of the data: `SparseRows`, counts of some cells, and `Batch`, those with their annotations."""
 
 from __future__ import annotations
 
@@ -68,5 +68,13 @@ class Batch(NamedTuple):
         return self.rows.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = (None if field is None else field.to(device) for field in self)
-        return Batch(*moved)
+        return Batch(
+            counts=self.counts.to(device),
+            batch=self.batch.to(device),
+            label=self.label.to(device),
+            covariates=self.covariates.to(device),
+            library=self.library.to(device),
+            rows=self.rows.to(device),
+            external=None if self.external is None else self.external.to(device),
+            pair=None if self.pair is None else self.pair.to(device),
+        )

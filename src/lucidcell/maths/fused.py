@@ -94,8 +94,7 @@ class _Problem(NamedTuple):
     bias: Tensor
     log_library: Tensor
     theta: Tensor  # (D, G)
-    dropout_weight: Tensor | None
-    dropout_bias: Tensor | None
+    dropout: tuple[Tensor, Tensor] | None  # weight and bias of the second head
     counts: SparseRows
     likelihood: str
     group: Tensor
@@ -112,12 +111,11 @@ class _Sums:
     """Gradients of one thread's blocks; those per gene are summed, those per cell are shared between threads."""
 
     def __init__(self, problem: _Problem, per_cell: Tensor, d_hidden: Tensor, d_log_library: Tensor) -> None:
-        two_heads = problem.dropout_weight is not None
         self.per_cell, self.d_hidden, self.d_log_library = per_cell, d_hidden, d_log_library
         self.d_weight: Tensor | None = None  # until the first block
         self.d_dropout_weight: Tensor | None = None
         self.d_bias = torch.zeros_like(problem.bias)
-        self.d_dropout_bias = torch.zeros_like(problem.bias) if two_heads else None
+        self.d_dropout_bias = torch.zeros_like(problem.bias)
         self.d_log_theta = torch.zeros_like(problem.theta)
 
     def per_gene(self) -> list[Tensor | None]:
@@ -141,14 +139,20 @@ class _Fused(torch.autograd.Function):
         cell_weight: Tensor,
     ) -> tuple[Tensor, Tensor]:
         gradients = any(ctx.needs_input_grad)
-        tensors = (hidden, weight, bias, log_library, log_theta.exp(), dropout_weight, dropout_bias)
-        # detached: worker threads have their own grad mode
-        detached = (None if t is None else t.detach() for t in tensors)
-        problem = _Problem(*detached, counts, likelihood, group, cell_weight, gradients)
+        dropout = None
+        if dropout_weight is not None and dropout_bias is not None:
+            dropout = dropout_weight.detach(), dropout_bias.detach()
+        problem = _Problem(  # detached: worker threads have their own grad mode
+            hidden.detach(), weight.detach(), bias.detach(), log_library.detach(), log_theta.detach().exp(),
+            dropout, counts, likelihood, group, cell_weight, gradients,
+        )  # fmt: skip
         single_cpu = hidden.device.type == "cpu" and hidden.dtype == torch.float32
         per_cell, per_cell_gradients, per_gene_gradients = (_numba if single_cpu else _torch)(problem)
         if gradients:
-            ctx.gradients = (*per_cell_gradients, *per_gene_gradients)
+            d_weight, d_bias, d_log_theta, d_dropout_weight, d_dropout_bias = per_gene_gradients
+            if dropout is None:
+                d_dropout_bias = None
+            ctx.gradients = (*per_cell_gradients, d_weight, d_bias, d_log_theta, d_dropout_weight, d_dropout_bias)
         ctx.mark_non_differentiable(per_cell)
         return per_cell @ cell_weight, per_cell
 
@@ -249,9 +253,9 @@ def _torch(problem: _Problem) -> tuple:
         if problem.likelihood == "nb":
             terms = _nb_terms(x, at, mu, theta)
         elif problem.likelihood == "zinb":
-            assert problem.dropout_weight is not None and problem.dropout_bias is not None
-            dropout = torch.addmm(problem.dropout_bias, hidden, problem.dropout_weight.t())
-            terms = _zinb_terms(x, at, mu, theta, dropout)
+            assert problem.dropout is not None
+            dropout_weight, dropout_bias = problem.dropout
+            terms = _zinb_terms(x, at, mu, theta, torch.addmm(dropout_bias, hidden, dropout_weight.t()))
         elif problem.likelihood == "poisson":
             terms = _poisson_terms(x, at, mu)
         else:
@@ -274,9 +278,9 @@ def _accumulate(problem: _Problem, sums: _Sums, rows: slice, terms: _Terms, rho:
     sums.d_log_library[rows] = 0 if is_multinomial else (w * slope_sum).squeeze(1)
     if terms.d_log_theta is not None:
         sums.d_log_theta.index_add_(0, problem.group[rows], w * terms.d_log_theta)
-    if terms.d_dropout is not None:
+    if terms.d_dropout is not None and problem.dropout is not None:
         d_dropout = w * terms.d_dropout
-        sums.d_hidden[rows] += d_dropout @ problem.dropout_weight
+        sums.d_hidden[rows] += d_dropout @ problem.dropout[0]
         sums.d_dropout_weight = _add_product(sums.d_dropout_weight, d_dropout.t(), hidden)
         sums.d_dropout_bias += d_dropout.sum(0)
 
@@ -293,38 +297,32 @@ def _numba(problem: _Problem) -> tuple:
     from lucidcell.maths import count_kernels
 
     kernel = getattr(count_kernels, f"{problem.likelihood}_rows")
-    two_heads = problem.likelihood == "zinb"
     low = torch.get_float32_matmul_precision() == "medium" and has_bfloat16_products()
     dtype = torch.bfloat16 if low else torch.float32
-    hidden, weight = problem.hidden.to(dtype), problem.weight.to(dtype)
-    dropout_weight = problem.dropout_weight.to(dtype) if two_heads else None
+    hidden = problem.hidden.to(dtype)
+    heads = [(problem.weight.to(dtype), problem.bias.numpy())]
+    if problem.dropout is not None:
+        heads.append((problem.dropout[0].to(dtype), problem.dropout[1].numpy()))
     indptr, indices, values = (t.numpy() for t in problem.counts[:3])
     log_library, group = problem.log_library.numpy(), problem.group.numpy()
-    cell_weight, theta, bias = problem.cell_weight.numpy(), problem.theta.numpy(), problem.bias.numpy()
-    dropout_bias = problem.dropout_bias.numpy() if two_heads else None
-    n_cells, n_genes, _ = problem.shape
+    cell_weight, theta = problem.cell_weight.numpy(), problem.theta.numpy()
 
     def work(sums: _Sums, start: int, stop: int) -> None:
         rows = slice(start, stop)
-        logits = hidden[rows] @ weight.t()
-        heads = [_bits(logits), bias]
-        sums_of_heads = [sums.d_bias.numpy()]
-        if two_heads:
-            dropout = hidden[rows] @ dropout_weight.t()
-            heads += [_bits(dropout), dropout_bias]
-            sums_of_heads.append(sums.d_dropout_bias.numpy())
+        logits = [hidden[rows] @ weight.t() for weight, _ in heads]
+        inputs = [array for head, (_, bias) in zip(logits, heads, strict=True) for array in (_bits(head), bias)]
+        d_biases = [sums.d_bias.numpy(), sums.d_dropout_bias.numpy()][: len(heads)]
         kernel(
-            *heads, indptr[start : stop + 1], indices, values, log_library[rows], theta, group[rows], cell_weight[rows],
-            problem.gradients, sums.per_cell.numpy()[rows], *sums_of_heads, sums.d_log_theta.numpy(),
+            *inputs, indptr[start : stop + 1], indices, values, log_library[rows], theta, group[rows], cell_weight[rows],
+            problem.gradients, sums.per_cell.numpy()[rows], *d_biases, sums.d_log_theta.numpy(),
             sums.d_log_library.numpy()[rows],
         )  # fmt: skip
         if problem.gradients:
-            d_hidden = logits @ weight
-            sums.d_weight = _add_product(sums.d_weight, logits.t(), hidden[rows])
-            if two_heads:
-                d_hidden += dropout @ dropout_weight
-                sums.d_dropout_weight = _add_product(sums.d_dropout_weight, dropout.t(), hidden[rows])
-            sums.d_hidden[rows] = d_hidden
+            sums.d_hidden[rows] = logits[0] @ heads[0][0]
+            sums.d_weight = _add_product(sums.d_weight, logits[0].t(), hidden[rows])
+            if len(heads) == 2:
+                sums.d_hidden[rows] += logits[1] @ heads[1][0]
+                sums.d_dropout_weight = _add_product(sums.d_dropout_weight, logits[1].t(), hidden[rows])
 
     return _blocks(problem, work, threads.n_threads())
 

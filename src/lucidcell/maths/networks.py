@@ -11,7 +11,7 @@ from lucidcell.maths.normalise import norm_relu_dropout
 from lucidcell.maths.sparse import sparse_linear
 
 # of scvi-tools and, before it, of the scVI paper's code: running statistics that forget slowly, and a generous epsilon
-BATCH_NORM = {"eps": 1e-3, "momentum": 0.01}
+EPS, MOMENTUM = 1e-3, 0.01
 
 
 class Layer(nn.Module):
@@ -20,7 +20,7 @@ class Layer(nn.Module):
     def __init__(self, n_in: int, n_covariates: int, n_out: int, dropout: float) -> None:
         super().__init__()
         self.linear = nn.Linear(n_in + n_covariates, n_out)
-        self.norm = nn.BatchNorm1d(n_out, **BATCH_NORM)
+        self.norm = nn.BatchNorm1d(n_out, eps=EPS, momentum=MOMENTUM)
         self.dropout = dropout
 
     def forward(self, x: Tensor, covariates: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class GeneLayer(nn.Module):
         self.gene_weight = nn.Parameter(initial.weight[:, :n_genes].detach().t().contiguous())
         self.covariate_weight = nn.Parameter(initial.weight[:, n_genes:].detach().clone())
         self.bias = initial.bias
-        self.norm = nn.BatchNorm1d(n_out, **BATCH_NORM)
+        self.norm = nn.BatchNorm1d(n_out, eps=EPS, momentum=MOMENTUM)
         self.dropout = dropout
 
     def forward(self, x: SparseRows, covariates: Tensor) -> Tensor:
@@ -56,6 +56,10 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(
             Layer(n_from, n_covariates, n_to, dropout) for n_from, n_to in zip(widths[:-1], widths[1:], strict=True)
         )
+
+    def blocks(self) -> list[Layer]:
+        """The layers, from input to output."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def forward(self, x: Tensor, covariates: Tensor) -> Tensor:
         for layer in self.layers:

@@ -30,6 +30,11 @@ class _NormReluDropout(torch.autograd.Function):
         seed = int(torch.randint(2**62, ())) if rate > 0 else 0
         values, out = x.contiguous().numpy(), torch.empty_like(x)
         mean, variance = column_moments(values)
+        if not np.isfinite(variance).all():  # the kernel would take NaN for an inactive unit and hide a broken run
+            out.fill_(torch.nan)
+            ctx.save_for_backward(x, weight, out)
+            ctx.mean, ctx.inverse_sd, ctx.keep_scale = mean, variance, 1.0
+            return out
         _update_running(norm, mean, variance, len(values))
         inverse_sd = (1 / np.sqrt(variance + norm.eps)).astype(np.float32)
         scale = inverse_sd * weight.detach().numpy()

@@ -128,7 +128,7 @@ def store_row(row: Any, target: Any) -> None:
     """target = row; `target` is float32, or bfloat16 held as uint16 (rounded to nearest even)."""
 
 
-def load_one(source: Any, g: int) -> None:
+def load_one(source: Any, g: int) -> Any:
     """source[g] as float32."""
 
 

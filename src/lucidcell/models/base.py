@@ -18,7 +18,7 @@ import pandas as pd
 from lucidcell.cells.batch import Batch
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
-from lucidcell.errors import DataError, NotTrainedError
+from lucidcell.errors import DataError, NotTrainedError, SettingError
 from lucidcell.models import storage
 from lucidcell.models.keywords import refuse_keywords, refuse_setup
 from lucidcell.training.loop import Record, fit
@@ -120,6 +120,8 @@ class Model:
             max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
             gradient_clip,
         ).resolve(len(cells))  # fmt: skip
+        if resume and checkpoint_dir is None:
+            raise SettingError("resume=True needs checkpoint_dir, the folder with the checkpoint to go on from.")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         self.module = self._new_module(cells, seed)
         self.record = fit(self.module, cells, settings, checkpoint_dir=folder, resume=resume, progress=progress)
@@ -145,11 +147,21 @@ class Model:
             cells = self._own_cells("read it out")
         else:
             cells = Cells.from_schema(adata, self.schema, model=type(self).__name__)
-        return cells if indices is None else cells.select(np.asarray(indices))
+        if indices is None:
+            return cells
+        try:
+            chosen = cells.select(np.asarray(indices))
+        except IndexError as error:
+            raise DataError(f"indices cannot be used: {error}") from error
+        if not len(chosen):
+            raise DataError(f"indices name none of the {len(cells)} cells; give positions or a boolean mask, or None for all.")
+        return chosen
 
     def batches(self, cells: Cells, batch_size: int | None = None) -> Iterator[Batch]:
         """All cells in order, some at a time."""
-        size = batch_size or READ_OUT_BATCH
+        size = READ_OUT_BATCH if batch_size is None else batch_size
+        if size < 1:
+            raise SettingError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1, or None.")
         for start in range(0, len(cells), size):
             yield cells.take(np.arange(start, min(start + size, len(cells))))
 
@@ -176,6 +188,10 @@ class Model:
     def factor_names(self) -> list[str]:
         """Z1 ... ZD."""
         return [f"Z{d + 1}" for d in range(self.config.n_latent)]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Read-outs of the model's own cells for the run folder, by file name."""
+        raise NotImplementedError
 
     # --- on disk ---
 

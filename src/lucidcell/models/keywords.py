@@ -19,7 +19,7 @@ OURS = {
     "shuffle_set_split": "seed=, which decides the split",
     "datasplitter_kwargs": "train_size= and seed=",
     "load_sparse_tensor": "nothing: counts always stay sparse",
-    "early_stopping_patience": "early_stopping=True; the patience is a seventh of max_epochs",
+    "early_stopping_patience": "early_stopping=True; the patience is a third of max_epochs",
     "early_stopping_monitor": "early_stopping=True, which watches the held-out ELBO",
     "check_val_every_n_epoch": "nothing: the held-out ELBO is computed every epoch",
     "enable_progress_bar": "progress=",

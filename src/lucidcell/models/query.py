@@ -137,10 +137,12 @@ class _NewColumns(nn.Module):
         self.trained: list[nn.Parameter] = []
         for parameter in module.parameters():
             parameter.requires_grad_(False)
-        layers = [layer.linear.weight for layer in module.decoder.layers]
+        layers = [layer.linear.weight for layer in module.decoder.blocks()]
         if module.config.encode_covariates:
-            layers += [module.encoder.first.covariate_weight, *(layer.linear.weight for layer in module.encoder.rest.layers)]
+            layers += [layer.linear.weight for layer in module.encoder.rest.blocks()]
+            layers.append(module.encoder.first.covariate_weight)
         for weight in layers:
+            assert isinstance(weight, nn.Parameter)
             weight.requires_grad_(True)
             keep = torch.zeros_like(weight)
             keep[:, -n_new:] = 1.0

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -41,7 +42,7 @@ from torch.nn.functional import one_hot, softmax
 from lucidcell.cells.batch import Batch
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
-from lucidcell.errors import SettingError
+from lucidcell.errors import DataError, SettingError
 from lucidcell.maths.divergences import kl_gaussians, kl_standard_normal
 from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
 from lucidcell.maths.networks import MLP, GeneMLP
@@ -85,11 +86,14 @@ class SCVIConfig:
                 raise SettingError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         for name in ("n_hidden", "n_latent", "n_layers"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise SettingError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+            object.__setattr__(self, name, int(value))  # NumPy numbers are welcome, and JSON cannot hold them
         for name in ("dropout_rate", "kl_warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be at least 0 and below 1.")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise SettingError(f"{name} is {value!r}; it must be at least 0 and below 1.")
+            object.__setattr__(self, name, float(value))
 
 
 class Sizes(NamedTuple):
@@ -112,6 +116,8 @@ class Posterior(NamedTuple):
 
 class SCVIModule(nn.Module):
     """The networks of scVI. Notation as in this file's docstring; `design` is [covariates, one-hot batch]."""
+
+    library_prior: Tensor
 
     def __init__(self, config: SCVIConfig, sizes: Sizes) -> None:
         super().__init__()
@@ -175,7 +181,15 @@ class SCVIModule(nn.Module):
         """Row of log theta that holds for each cell, (B,)."""
         if self.config.dispersion == "gene-batch":
             return batch.batch
-        return batch.label.clamp(min=0) if self.config.dispersion == "gene-label" else None
+        if self.config.dispersion == "gene":
+            return None
+        n_without = int((batch.label < 0).sum())
+        if n_without:
+            raise DataError(
+                f"dispersion='gene-label' needs a label for every cell, and {n_without} cells have none that the model "
+                "knows: label them, leave them out, or use dispersion='gene'."
+            )
+        return batch.label
 
     def log_likelihood(self, batch: Batch, z: Tensor, log_library: Tensor) -> LogLikelihood:
         """log p(x | z, l), summed over the batch and for each cell."""
@@ -317,7 +331,14 @@ class SCVI(Model):
             size_factor_key=size_factor_key,
             model="SCVI",
         )
-        self._start(config, SCVIModule(config, _sizes(cells.schema)), cells.schema, cells)
+        if dispersion == "gene-label" and (n_without := int((cells.label < 0).sum())):
+            raise DataError(
+                f"dispersion='gene-label' needs a label for every cell, and {n_without} of {len(cells)} have none in "
+                f"obs[{labels_key!r}]: label them, leave them out, or use dispersion='gene'."
+            )
+        with torch.random.fork_rng(devices=[]):
+            module = SCVIModule(config, _sizes(cells.schema))
+        self._start(config, module, cells.schema, cells)
 
     def _new_module(self, cells: Cells, seed: int) -> SCVIModule:
         with torch.random.fork_rng(devices=[]):
@@ -435,7 +456,7 @@ class SCVI(Model):
         )  # fmt: skip
         if return_numpy or not return_mean:
             return values
-        genes = list(self.schema.gene_names) if gene_list is None else list(gene_list)
+        genes = [self.schema.gene_names[g] for g in expression.gene_positions(self, gene_list)]
         return pd.DataFrame(values, index=self.cells_of(adata, indices).cell_names, columns=genes)
 
     def posterior_predictive_sample(
@@ -547,6 +568,10 @@ class SCVI(Model):
         """Library size of each cell, (n,): median of q(l | x), or the observed total where it is not latent."""
         return latent.latent_library(self, adata, indices)
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Read-outs for the run folder: cells, latent, loadings, factors, genes."""
+        return tables.run_tables(self)
+
     def write(self, adata: AnnData) -> None:
         """Write the read-outs into `adata`, and nothing else.
 
@@ -557,11 +582,11 @@ class SCVI(Model):
 
     # --- other data, other tools ---
 
-    def map_query(self, adata: AnnData, *, min_overlap: float = 0.5, max_epochs: int = 30, seed: int = 0, **train: Any) -> SCVI:
+    def map_query(self, adata: AnnData, *, min_overlap: float = 0.5, max_epochs: int = 30, seed: int = 0) -> SCVI:
         """A model for new cells in the same latent space; see `lucidcell.models.query.map_query`."""
         from lucidcell.models.query import map_query
 
-        return map_query(self, adata, min_overlap=min_overlap, max_epochs=max_epochs, seed=seed, **train)
+        return map_query(self, adata, min_overlap=min_overlap, max_epochs=max_epochs, seed=seed)
 
     @classmethod
     def from_scvi_tools(cls, path: str | Path, adata: AnnData | None = None) -> SCVI:

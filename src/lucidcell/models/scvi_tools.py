@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def _dict(*factory: object) -> dict[str, object]:
 
 def allowed_types() -> list[Any]:
     """What may be in the file besides tensors and plain Python containers."""
-    core = np._core.multiarray
+    from numpy._core import multiarray as core
     dtypes = [type(np.dtype(code)) for code in ("O", "?", "i1", "i2", "i4", "i8", "f4", "f8", "U1")]
     old_names = [(core._reconstruct, "numpy.core.multiarray._reconstruct"), (core.scalar, "numpy.core.multiarray.scalar")]
     containers = [slice, bytes, dict, (_dict, "collections.defaultdict")]
@@ -84,16 +85,23 @@ def read_scvi(path: Path, adata: AnnData | None) -> SCVI:
         registry, settings = stored["attr_dict"]["registry_"], _settings(stored["attr_dict"])
         state = {name: value for name, value in stored["model_state_dict"].items() if isinstance(value, Tensor)}
         schema = _schema(registry, [str(name) for name in stored["var_names"]])
-        model_name = registry["model_name"]
+        model_name, size_factor_key = registry["model_name"], registry["setup_args"].get("size_factor_key")
     except (KeyError, TypeError, AttributeError) as error:
         raise FileError(f"{path} is not a model saved by scvi-tools 1.x ({error!r} is missing).") from error
     if model_name != "SCVI":
         raise FileError(f"{path} holds a {model_name} model; only SCVI can be read.")
+    if size_factor_key is not None:
+        raise FileError(
+            f"{path} was trained with size_factor_key={size_factor_key!r}, where scvi-tools has a softplus in the place of "
+            "the softmax; lucidcell's SCVI has the softmax only, so train it anew."
+        )
     config = SCVIConfig(**_structure(settings, path))
     model = SCVI._restore(vars(config), schema, None)
     with torch.no_grad():
         _copy(model.module, state, schema)
     model.cells = None if adata is None else Cells.from_schema(adata, schema, model="SCVI")
+    if model.cells is not None:
+        model.data_facts = asdict(model.cells.record)
     model.training_facts = {"epochs": 0, "best_epoch": 0, "stopped": "imported from scvi-tools", "seconds": 0.0}
     return model
 
@@ -165,7 +173,7 @@ def _copy(module: SCVIModule, state: Mapping[str, Tensor], schema: Schema) -> No
         _copy_linear(module.library_variance, state, "l_encoder.var_encoder")
         prior = torch.stack([state["library_log_means"][0], state["library_log_vars"][0].sqrt()], dim=1)
         module.library_prior.copy_(prior)
-    for i, layer in enumerate(module.decoder.layers):
+    for i, layer in enumerate(module.decoder.blocks()):
         _copy_layer(layer, state, f"decoder.px_decoder.fc_layers.Layer {i}", columns, n_continuous, first=i == 0)
     _copy_linear(module.rho, state, "decoder.px_scale_decoder.0")
     if module.config.gene_likelihood == "zinb":
@@ -230,5 +238,5 @@ def _copy_encoder(encoder: GeneMLP, state: Mapping[str, Tensor], name: str, colu
     first.covariate_weight.copy_(_design_weight(weight, n_genes, columns, n_continuous, first=True))
     first.bias.copy_(state[f"{name}.fc_layers.Layer 0.0.bias"])
     _copy_norm(first.norm, state, f"{name}.fc_layers.Layer 0.1")
-    for i, layer in enumerate(encoder.rest.layers, start=1):
+    for i, layer in enumerate(encoder.rest.blocks(), start=1):
         _copy_layer(layer, state, f"{name}.fc_layers.Layer {i}", columns, n_continuous, first=False)

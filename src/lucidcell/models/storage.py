@@ -24,7 +24,8 @@ import pandas as pd
 
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
-from lucidcell.errors import DataError, FileError
+from lucidcell.errors import DataError, FileError, SettingError
+from lucidcell.readouts.tables import as_anndata
 from lucidcell.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MODELS = {"SCVI": "lucidcell.models.scvi"}  # the only classes that a file can name
+REPORTED = {"epochs", "best_epoch", "stopped", "seconds"}  # of the training record, which is shown
 PACKAGES = ("lucidcell", "torch", "numpy", "scipy", "pandas", "anndata")
 
 
@@ -85,14 +87,12 @@ def save(model: Model, folder: Path, *, overwrite: bool) -> None:
 
 
 def _save_read_outs(model: Model, folder: Path) -> dict[str, Any]:
-    from lucidcell.readouts.tables import as_anndata, run_tables
-
-    tables = run_tables(model)
+    tables = model.tables()
     for name, table in tables.items():
         _write_table(folder / "tables" / f"{name}.csv", table)
     temporary = folder / ".result.h5ad.tmp"
     try:
-        as_anndata(model, tables).write_h5ad(temporary)
+        as_anndata(model.name, tables).write_h5ad(temporary)
         temporary.replace(folder / "result.h5ad")
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def load(folder: Path, adata: AnnData | None) -> Model:
         if adata is not None and "stored schema" not in str(error):
             raise
         raise FileError(f"{folder / 'model.json'} is damaged: {error}") from error
-    except (TypeError, KeyError, RuntimeError, AttributeError) as error:
+    except (SettingError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise FileError(f"{folder} does not hold a complete {class_name} ({_first_line(error)}).") from error
     model.module.eval()
     model.training_facts, model.data_facts, model.command = facts["training"], facts["data"], facts["command"]
@@ -139,7 +139,7 @@ def _read_facts(folder: Path) -> Mapping[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileError(f"{folder} holds no model.json, so it is not a run folder.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read ({_first_line(error)}).") from error
     needed = ("schema_version", "class", "config", "schema", "data", "training", "command", "weights_sha256")
     missing = [key for key in needed if not isinstance(facts, dict) or key not in facts]
@@ -149,8 +149,12 @@ def _read_facts(folder: Path) -> Mapping[str, Any]:
         raise FileError(
             f"{path} has schema version {facts['schema_version']}; this lucidcell reads {SCHEMA_VERSION}, so upgrade it."
         )
-    if not isinstance(facts["config"], dict) or not isinstance(facts["schema"], dict):
-        raise FileError(f"{path} is damaged: config and schema must be objects.")
+    kinds = {"class": str, "config": dict, "schema": dict, "data": dict, "training": dict | None, "command": str | None}
+    wrong = [key for key, kind in kinds.items() if not isinstance(facts[key], kind)]
+    if not wrong and facts["training"] is not None and not REPORTED.issubset(facts["training"]):
+        wrong = ["training"]
+    if wrong:
+        raise FileError(f"{path} is damaged: {wrong[0]} is {str(facts[wrong[0]])[:40]!r}, which has no meaning there.")
     return facts
 
 
@@ -166,13 +170,20 @@ def _read_weights(folder: Path, sha256: str) -> dict[str, Any]:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise FileError(f"{path} is not the file that was saved (its sha256 differs); copy the run folder again.")
     try:
-        return from_bytes(content)
+        weights = from_bytes(content)
     except SafetensorError as error:
         raise FileError(f"{path} is not a safetensors file ({_first_line(error)}).") from error
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise FileError(f"{path} holds NaN or infinite values in {len(broken)} tensors, such as {broken[0]!r}; train again.")
+    return weights
 
 
 def _read_history(folder: Path) -> pd.DataFrame:
+    path = folder / "history.csv"
     try:
-        return pd.read_csv(folder / "history.csv")
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError):
+        return pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):  # no history is needed to read the model out
         return pd.DataFrame()
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be read ({_first_line(error)}); delete it if the history does not matter.") from error

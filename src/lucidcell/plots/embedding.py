@@ -139,7 +139,7 @@ def factor_panel(
         for index, (ax, name) in enumerate(zip(panels, latent.columns, strict=True)):
             numbers = latent[name].to_numpy(float)
             scatter(ax, xy, scale.colors(numbers), area, seed=seed, behind=~np.isfinite(numbers))
-            map_frame(ax, readable(name))
+            map_frame(ax, readable(name), boxed=True)
             ax.xaxis.label.set_visible(index + columns >= len(panels))
             ax.yaxis.label.set_visible(index % columns == 0)
         for ax in grid[latent.shape[1] :]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgba_array
 
-from lucidcell.plots.style import CONTINUOUS, DIVERGING, MISSING, diverging_limit
+from lucidcell.plots.style import CONTINUOUS, DIVERGING, HAIRLINE, MISSING, diverging_limit
 
 Extend = Literal["neither", "min", "max", "both"]
 _RASTERISED_FROM = 500  # points; above, an SVG holds them as an image
@@ -76,12 +76,13 @@ def color_bar(axes: Sequence[Axes], scale: ColorScale, label: str, *, shrink: fl
     bar.outline.set_visible(False)
 
 
-def map_frame(ax: Axes, title: str) -> None:
+def map_frame(ax: Axes, title: str, *, boxed: bool = False) -> None:
     """Dress the Axes of a map: no ticks and no equal scales, since neither position nor distance has a meaning."""
     ax.set_title(title)
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.spines[:].set_visible(False)
-    ax.margins(0.03)
+    ax.spines[:].set_visible(boxed)
+    ax.spines[:].set_color(HAIRLINE)
+    ax.margins(0.06 if boxed else 0.03)
     ax.set_xlabel("UMAP 1 (no unit)", fontsize=7, loc="left")
     ax.set_ylabel("UMAP 2 (no unit)", fontsize=7, loc="bottom")

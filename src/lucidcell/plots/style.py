@@ -20,6 +20,7 @@ PALETTE = (
 MISSING = "#D0D0D0"  # cells without a value, categories without a colour
 INK = "#22303C"
 FAINT = "#6B7A87"
+HAIRLINE = "#E2E7EB"
 UP, DOWN = "#D55E00", "#0072B2"
 CONTINUOUS = "viridis"
 DIVERGING = "coolwarm"  # light grey at 0, so that points there stay visible on white

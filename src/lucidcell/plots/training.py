@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lucidcell.plots.canvas import axes_or_new, require_columns
 from lucidcell.plots.names import readable
-from lucidcell.plots.style import FAINT, INK, PALETTE, style
+from lucidcell.plots.style import FAINT, HAIRLINE, INK, PALETTE, style
 
 Corner = Literal["upper right", "lower right"]
 TRAIN, HELD_OUT = PALETTE[5], PALETTE[0]
@@ -93,7 +93,7 @@ def _draw_curves(ax: Axes, history: pd.DataFrame, curves: list[tuple[str, pd.Ser
     _mark_phases(ax, history)
     ax.margins(x=0.02)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.grid(axis="y", color="#E8ECEF", linewidth=0.8)
+    ax.grid(axis="y", color=HAIRLINE, linewidth=0.8)
     ax.set_xlabel("epoch (passes over the training cells)")
     ax.legend(loc=corner, frameon=True, framealpha=0.9, edgecolor="none")
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lucidcell.cells.covariates import category_text
 from lucidcell.errors import DataError, SettingError
-from lucidcell.readouts.random import seeded
+from lucidcell.readouts.random import draws, seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +25,8 @@ def batch_codes(model: SCVI, transform_batch: str | Sequence[str] | None) -> lis
     """Codes of the batches to decode as; None keeps each cell's own."""
     if transform_batch is None:
         return [None]
-    names = [transform_batch] if isinstance(transform_batch, str) else list(transform_batch)
+    given = [transform_batch] if isinstance(transform_batch, str | int | float) else list(transform_batch)
+    names = [category_text(name) for name in given]
     known = list(model.schema.batch_categories)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -37,10 +39,11 @@ def gene_positions(model: SCVI, gene_list: Sequence[str] | None) -> np.ndarray:
     if gene_list is None:
         return np.arange(model.schema.n_genes)
     position = {name: g for g, name in enumerate(model.schema.gene_names)}
-    unknown = [name for name in gene_list if name not in position]
+    wanted = [gene_list] if isinstance(gene_list, str) else list(gene_list)
+    unknown = [name for name in wanted if name not in position]
     if unknown:
-        raise DataError(f"{len(unknown)} of {len(gene_list)} genes are not in the model, such as {unknown[:3]}.")
-    return np.array([position[name] for name in gene_list], dtype=int)
+        raise DataError(f"{len(unknown)} of {len(wanted)} genes are not in the model, such as {unknown[:3]}.")
+    return np.array([position[name] for name in wanted], dtype=int)
 
 
 def as_batch(batch: Batch, code: int | None) -> Batch:
@@ -71,20 +74,18 @@ def normalized_expression(
     seed: int,
 ) -> np.ndarray:
     """Expression (n, genes), or (n_samples, n, genes) where the samples are not averaged."""
-    if n_samples < 1:
-        raise SettingError(f"n_samples is {n_samples}; it must be at least 1.")
     if isinstance(library_size, str) and library_size != "latent":
         raise SettingError(f"library_size is {library_size!r}; it must be a number or 'latent'.")
     codes, genes = batch_codes(model, transform_batch), gene_positions(model, gene_list)
     found = []
     with seeded(seed):
         for batch in model.batches(model.cells_of(adata, indices), batch_size):
-            draws = []
-            for _ in range(n_samples):
+            drawn = []
+            for _ in draws(n_samples):
                 rho = sampled_rho(model, batch, codes, use_mean=n_samples == 1)[:, genes]
                 size = _latent_sizes(model, batch) if library_size == "latent" else float(library_size)
-                draws.append((rho * size).numpy())
-            found.append(np.mean(draws, axis=0) if return_mean else np.stack(draws))
+                drawn.append((rho * size).numpy())
+            found.append(np.mean(drawn, axis=0) if return_mean else np.stack(drawn))
     return np.concatenate(found, axis=0 if return_mean else 1)
 
 
@@ -103,9 +104,10 @@ def likelihood_parameters(model: SCVI, batch: Batch, codes: Sequence[int | None]
     rho = torch.stack([torch.softmax(module.rho(hidden), dim=1) for hidden in hiddens]).mean(0)
     parameters = {"mean": rho * library}
     if config.gene_likelihood != "poisson":
-        group = module.group(batch)
+        groups = [module.group(as_batch(batch, code)) for code in codes]
         theta = module.log_theta.exp()
-        parameters["theta"] = theta[group] if group is not None else theta.expand(batch.n_cells, -1)
+        thetas = [theta.expand(batch.n_cells, -1) if group is None else theta[group] for group in groups]
+        parameters["theta"] = torch.stack(thetas).mean(0)
     if config.gene_likelihood == "zinb":
         parameters["dropout"] = torch.stack([module.dropout_logit(h).sigmoid() for h in hiddens]).mean(0)
     return parameters
@@ -136,8 +138,8 @@ def predictive_draws(
     codes = batch_codes(model, transform_batch)
     with seeded(seed):
         for batch in model.batches(model.cells_of(adata, indices), 256):
-            draws = [sample_counts(likelihood_parameters(model, batch, codes, use_mean=False)) for _ in range(n_samples)]
-            yield batch, torch.stack(draws)
+            parameters = (likelihood_parameters(model, batch, codes, use_mean=False) for _ in draws(n_samples))
+            yield batch, torch.stack([sample_counts(one) for one in parameters])
 
 
 def gene_correlation(
@@ -154,17 +156,17 @@ def gene_correlation(
     """Gene x gene correlation of expression drawn from the posterior, library size and Poisson noise removed."""
     if correlation_type not in ("pearson", "spearman"):
         raise SettingError(f"correlation_type is {correlation_type!r}; it must be 'pearson' or 'spearman'.")
-    codes, draws = batch_codes(model, transform_batch), []
+    codes, drawn = batch_codes(model, transform_batch), []
     with seeded(seed):
         for batch in model.batches(model.cells_of(adata, indices), 256):
-            for _ in range(n_samples):
+            for _ in draws(n_samples):
                 parameters = likelihood_parameters(model, batch, codes, use_mean=False)
                 mean = parameters["mean"] / parameters["mean"].sum(1, keepdim=True) * rna_size_factor
                 if "theta" in parameters:
                     theta = parameters["theta"].contiguous()
                     mean = torch._standard_gamma(theta) * (mean / theta)
-                draws.append(mean.numpy())
-    values = np.concatenate(draws)
+                drawn.append(mean.numpy())
+    values = np.concatenate(drawn)
     if correlation_type == "spearman":
         from scipy.stats import rankdata
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lucidcell.readouts.random import seeded
+from lucidcell.readouts.random import draws, seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,7 +45,7 @@ def latent_mean(
     total = np.zeros_like(mu)
     with seeded(seed):
         loc, scale = torch.from_numpy(mu), torch.from_numpy(variance).sqrt()
-        for _ in range(mc_samples):
+        for _ in draws(mc_samples, "mc_samples"):
             total += model.module.link(loc + scale * torch.randn_like(scale)).numpy()
     return total / mc_samples
 
@@ -62,8 +62,8 @@ def latent_samples(
     mu, variance = latent_distribution(model, adata, indices, batch_size)
     with seeded(seed):
         loc, scale = torch.from_numpy(mu), torch.from_numpy(variance).sqrt()
-        draws = [model.module.link(loc + scale * torch.randn_like(scale)).numpy() for _ in range(n_samples)]
-    return draws[0] if n_samples == 1 else np.stack(draws)
+        drawn = [model.module.link(loc + scale * torch.randn_like(scale)).numpy() for _ in draws(n_samples)]
+    return drawn[0] if n_samples == 1 else np.stack(drawn)
 
 
 def latent_library(model: SCVI, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
@@ -72,6 +72,6 @@ def latent_library(model: SCVI, adata: AnnData | None, indices: Sequence[int] | 
     with torch.no_grad():
         for batch in model.batches(model.cells_of(adata, indices)):
             posterior = model.module.encode(batch)
-            observed = posterior.library_mu is None
-            sizes.append(batch.library.numpy() if observed else posterior.library_mu.exp().numpy())
+            latent = posterior.library_mu
+            sizes.append(batch.library.numpy() if latent is None else latent.exp().numpy())
     return np.concatenate(sizes)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lucidcell.maths.likelihoods import gaussian_log_prob
-from lucidcell.readouts.random import seeded
+from lucidcell.readouts.random import draws, seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,7 +45,7 @@ def fit_of_cells(
         for batch in model.batches(model.cells_of(adata, indices)):
             posterior = module.encode(batch)
             total = torch.zeros(batch.n_cells)
-            for _ in range(n_samples):
+            for _ in draws(n_samples):
                 log_library = module.sample_log_library(posterior, batch)
                 total += module.log_likelihood(batch, module.sample_z(posterior), log_library).per_cell
             likelihoods.append((total / n_samples).numpy())
@@ -65,7 +65,7 @@ def marginal_log_likelihood(
     found = []
     with seeded(seed):
         for batch in model.batches(model.cells_of(adata, indices)):
-            weights = torch.stack([_log_importance(model.module, batch) for _ in range(n_samples)])
+            weights = torch.stack([_log_importance(model.module, batch) for _ in draws(n_samples, "n_mc_samples")])
             found.append((torch.logsumexp(weights, dim=0) - math.log(n_samples)).numpy())
     return np.concatenate(found)
 

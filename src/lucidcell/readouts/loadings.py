@@ -34,7 +34,7 @@ def mean_jacobian(model: SCVI, seed: int = 0) -> pd.DataFrame:
             for d in range(n_latent):
                 direction = torch.zeros_like(z)
                 direction[:, d] = 1.0
-                _, slope = jvp(lambda point, design=design: module.decode(point, design), (z,), (direction,))
+                slope = jvp(lambda point, design=design: module.decode(point, design), (z,), (direction,))[1]
                 total[:, d] += slope.sum(0)
     table = pd.DataFrame(
         (total / len(cells)).numpy(), index=pd.Index(model.schema.gene_names, name="gene"), columns=model.factor_names

@@ -57,8 +57,8 @@ def _factor_table(model: SCVI, mu: np.ndarray, variance: np.ndarray) -> pd.DataF
     return pd.DataFrame({"factor": model.factor_names, "z_variance": mu.var(0), "kl": kl.mean(0)})
 
 
-def as_anndata(model: SCVI, tables: dict[str, pd.DataFrame]) -> AnnData:
-    """The read-outs as an AnnData without X."""
+def as_anndata(name: str, tables: dict[str, pd.DataFrame]) -> AnnData:
+    """The read-outs of the model called `name` as an AnnData without X."""
     import anndata as ad
 
     latent, loadings = tables["latent"], tables["loadings"]
@@ -66,18 +66,19 @@ def as_anndata(model: SCVI, tables: dict[str, pd.DataFrame]) -> AnnData:
     obs.index = obs.index.astype(str)
     var = tables["genes"].set_index("gene")
     result = ad.AnnData(obs=obs, var=var)
-    result.obsm[f"X_{model.name}"] = latent[model.factor_names].to_numpy(np.float32)
-    result.varm[f"{model.name}_loadings"] = loadings[model.factor_names].to_numpy(np.float32)
+    factors = list(tables["factors"]["factor"])
+    result.obsm[f"X_{name}"] = latent[factors].to_numpy(np.float32)
+    result.varm[f"{name}_loadings"] = loadings[factors].to_numpy(np.float32)
     return result
 
 
 def write(model: SCVI, adata: AnnData) -> None:
     """Write the read-outs into `adata`; see `SCVI.write`."""
+    if adata.is_view:
+        raise DataError("this AnnData is a view; write into its copy: adata = adata.copy().")
     latent = model.get_latent_representation(adata)
     loadings = model.get_loadings()
     genes = loadings.reindex([str(name) for name in adata.var_names])
-    if adata.is_view:
-        raise DataError("this AnnData is a view; write into its copy: adata = adata.copy().")
     adata.obsm[f"X_{model.name}"] = latent
     adata.varm[f"{model.name}_loadings"] = genes.to_numpy(np.float32)
     adata.uns[model.name] = {

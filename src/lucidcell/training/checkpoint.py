@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,9 @@ VERSION = 1
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file at `path` by `content`, on the disk before the call returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -26,7 +27,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise FileError(f"{path} could not be written ({error.strerror}); what was there before is unchanged.") from error
 
 
@@ -64,11 +66,12 @@ class Checkpoint(NamedTuple):
             with safe_open(path, framework="pt") as file:
                 facts = json.loads(file.metadata()["facts"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            version = facts["version"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise FileError(f"{path} is not a readable checkpoint ({error}); delete it to start afresh.") from error
-        if facts["version"] != VERSION:
+        if version != VERSION:
             raise FileError(
-                f"{path} has checkpoint version {facts['version']}, this lucidcell reads {VERSION}; delete it to start afresh."
+                f"{path} has checkpoint version {version}, this lucidcell reads {VERSION}; delete it to start afresh."
             )
         return cls(tensors, facts)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import time
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 from lucidcell.errors import SettingError, TrainingError
 from lucidcell.training.checkpoint import Checkpoint
 from lucidcell.training.optimizer import Adam
-from lucidcell.training.phases import Loss, Phase
+from lucidcell.training.phases import Loss, Phase, Trainable
 from lucidcell.training.schedule import one_cycle
 from lucidcell.training.settings import Settings, environment
 from lucidcell.training.split import hold_out, n_batches, shuffled_batches
@@ -114,13 +115,15 @@ class _Loop:
         self.best_weights: dict[str, Tensor] = {}
         self.clock = 0.0
         self.last_written, self.cost_of_writing = 0.0, 0.0
+        self.identity = _identity(module, cells, settings) if checkpoint_dir else {}
 
     # --- outline ---
 
     def run(self, *, resume: bool, progress: bool) -> Record:
         with environment(self.settings):
             self.module.to(self.device).train()
-            phases: list[Phase] = self.module.phases()
+            phases = cast(Trainable, self.module).phases()
+            assert self.settings.max_epochs is not None
             plan = epochs_per_phase(phases, self.settings.max_epochs)
             checkpoint = Checkpoint.read(self.folder) if resume and self.folder else None
             if checkpoint is not None:
@@ -236,6 +239,7 @@ class _Loop:
             if considered and elbo < state.best:
                 state.best, state.best_epoch = elbo, len(state.rows)
                 self.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        assert self.settings.learning_rate is not None
         row["learning_rate"] = self.settings.learning_rate * one_cycle((state.epoch + 1) / n_epochs)
         self._tick()
         row["seconds"] = state.seconds
@@ -274,15 +278,12 @@ class _Loop:
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        Checkpoint(tensors, {"settings": asdict(self.settings), "n_cells": len(self.cells), "run": asdict(self.state)}).write(
-            self.folder
-        )
+        Checkpoint(tensors, {"identity": self.identity, "run": asdict(self.state)}).write(self.folder)
         self.last_written = time.perf_counter()
         self.cost_of_writing = self.last_written - now
 
     def _check_same_run(self, checkpoint: Checkpoint) -> None:
-        before = checkpoint.facts["settings"] | {"n_cells": checkpoint.facts["n_cells"]}
-        now = asdict(self.settings) | {"n_cells": len(self.cells)}
+        before, now = checkpoint.facts.get("identity", {}), self.identity
         differing = [f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in now if before.get(key) != now[key]]
         if differing:
             raise SettingError(
@@ -301,6 +302,16 @@ class _Loop:
         logger.info("resumed after %d epochs and %d steps.", len(self.state.rows), self.state.step)
 
 
+def _identity(module: nn.Module, cells: Cells, settings: Settings) -> dict[str, Any]:
+    """What a checkpoint must have in common with the run that goes on from it."""
+    data = 0
+    for array in (cells.library, cells.batch, cells.covariates):
+        data = zlib.crc32(array.tobytes(), data)
+    structure = [(name, list(value.shape)) for name, value in module.state_dict().items()]
+    checksums = {"checksum of the data": data, "checksum of the structure": zlib.crc32(repr(structure).encode())}
+    return asdict(settings) | {"n_cells": len(cells)} | checksums
+
+
 def epochs_per_phase(phases: list[Phase], max_epochs: int) -> list[int]:
     """Share out the epochs; every phase gets at least one."""
     shares = sum(phase.share for phase in phases)
@@ -308,8 +319,11 @@ def epochs_per_phase(phases: list[Phase], max_epochs: int) -> list[int]:
 
 
 def early_stopping_patience(n_epochs: int) -> int:
-    """Epochs without improvement before training stops: a seventh of the planned ones."""
-    return max(5, n_epochs // 7)
+    """Epochs without improvement before training stops: a third of the planned ones.
+
+    Fewer would end runs in the noise of high learning rates, before the schedule has lowered them.
+    """
+    return max(5, n_epochs // 3)
 
 
 def _summary(row: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 
 from lucidcell.errors import SettingError
@@ -44,7 +45,7 @@ class Settings:
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return replace(
+        resolved = replace(
             self,
             batch_size=batch_size,
             max_epochs=self.max_epochs if self.max_epochs is not None else default_epochs(n_train),
@@ -53,6 +54,9 @@ class Settings:
             num_threads=self.num_threads if self.num_threads is not None else threads.available_cores(),
             precision=self._precision(device),
         )
+        # NumPy numbers are welcome, and JSON cannot hold them
+        plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in asdict(resolved).items()}
+        return Settings(**plain)
 
     def _precision(self, device: str) -> str:
         if self.precision == "auto":
@@ -64,14 +68,14 @@ class Settings:
             value = getattr(self, name)
             if value is None and name != "seed":
                 continue
-            if not isinstance(value, Integral) or isinstance(value, bool) or not smallest <= value < 2**63:
+            if not isinstance(value, Integral) or isinstance(value, bool) or not smallest <= int(value) < 2**63:
                 alternative = "" if name == "seed" else ", or None"
                 raise SettingError(f"{name} is {value!r}; it must be a whole number of at least {smallest}{alternative}.")
         for name in ("learning_rate", "gradient_clip"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, Real) and math.isfinite(value) and value > 0):
+            if value is not None and not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
                 raise SettingError(f"{name} is {value!r}; it must be a positive number, or None.")
-        if not isinstance(self.train_size, Real) or not 0 < self.train_size <= 1:
+        if not isinstance(self.train_size, Real) or not 0 < float(self.train_size) <= 1:
             raise SettingError(f"train_size is {self.train_size!r}; it must be above 0 and at most 1, for instance 0.9.")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingError(f"precision is {self.precision!r}; it must be 'auto', 'float32' or 'bfloat16'.")

@@ -56,7 +56,7 @@ def _curves(history: pd.DataFrame, best: int | None) -> list[Picture]:
     else:
         elbo = (
             "Lower is better. Look for a curve that levels off; if it still falls at the right end, more epochs would "
-            "help. No cells were held out, so this figure cannot show whether the model has begun to memorise."
+            "help. Without held-out cells, this figure cannot show whether the model has begun to memorise."
         )
     pictures = [
         svg_picture(
