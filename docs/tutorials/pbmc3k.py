@@ -12,6 +12,7 @@
 import numpy as np
 import pandas as pd
 import scanpy as sc
+from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import lucidcell as lc
@@ -29,9 +30,9 @@ print(adata)
 print(adata.obs["cell_type"].value_counts())
 
 # %% [markdown]
-# A third of the cells plays new data, which arrive after the model was trained. All cells were sequenced in one lane. To
+# A third of the cells plays new data, which arrive after the model was trained. All cells are from one experiment. To
 # show how batches are handled, each cell gets a lane at random: two for the reference, a third one for the new cells.
-# There is therefore no batch effect to remove, and removing none is what should happen.
+# So there is no batch effect here; the calls are the same where there is one.
 
 # %%
 rng = np.random.default_rng(0)
@@ -42,8 +43,8 @@ reference, new_cells = adata[~is_new].copy(), adata[is_new].copy()
 # %% [markdown]
 # ## Train
 #
-# The labels are for display only: the model never sees them (a test permutes them and gets the same model, bit for bit).
-# `seed=0` is the default, so that this page gives the same numbers each time it is run on the same machine.
+# The labels are for display only: the model never sees them (a test permutes them and gets the same model, bit for
+# bit). `seed=0` is the default, so that this page gives the same numbers each time it is run on the same machine.
 
 # %%
 model = lc.SCVI(reference, batch_key="lane", labels_key="cell_type")
@@ -52,8 +53,8 @@ print(model)
 print(model.history[["epoch", "train_loss", "validation_negative_elbo", "validation_kl"]].tail(3))
 
 # %% [markdown]
-# `validation_negative_elbo` is the number to watch: nats per held-out cell, lower is better, always with the full weight
-# of the KL divergence. Both curves should fall and then level off.
+# `validation_negative_elbo` is the number to watch: nats per held-out cell, lower is better, always with the full
+# weight of the KL divergence. Both curves should fall and then level off.
 
 # %%
 ax = plots.training_curves(model.history, best_epoch=model.training_facts["best_epoch"])
@@ -68,26 +69,28 @@ ax.figure.savefig("training.png", dpi=150)
 reference.obsm["X_scvi"] = model.get_latent_representation()
 sc.pp.neighbors(reference, use_rep="X_scvi", transformer="sklearn", random_state=0)
 sc.tl.umap(reference, random_state=0)
-ax = plots.embedding(reference.obsm["X_umap"], reference.obs["cell_type"], "categorical", names="on", title="Cell types")
+ax = plots.embedding(
+    reference.obsm["X_umap"], reference.obs["cell_type"], "categorical", names="on", title="Cell types"
+)
 ax.figure.savefig("cell_types.png", dpi=150)
 
 # %% [markdown]
 # ## Factors: which one tells which cell type apart?
 #
-# Take the mean of every factor in every cell type. A factor whose mean in one type lies far from that in all others
-# separates that type. We measure the distance in standard deviations of the factor over all cells.
+# Rank all cells by one factor and ask how well the rank tells one cell type from the rest: the area under the ROC
+# curve. 0.5 tells nothing; near 1 the type lies at the upper end of the factor, near 0 at the lower end.
 
 # %%
 factors = pd.DataFrame(reference.obsm["X_scvi"], index=reference.obs_names, columns=model.factor_names)
-means = factors.groupby(reference.obs["cell_type"], observed=True).mean()
-standing_out = {
-    cell_type: (means.loc[cell_type] - means.drop(cell_type).mean()) / factors.std() for cell_type in means.index
-}
-separation = pd.DataFrame(standing_out).T
-print(separation.round(1))
-best_factor = separation.abs().idxmax(axis=1)
+cell_types = reference.obs["cell_type"]
+separation = pd.DataFrame(
+    {name: {t: roc_auc_score(cell_types == t, factors[name]) for t in cell_types.cat.categories} for name in factors}
+)
+print(separation.round(2))
+best_factor = (separation - 0.5).abs().idxmax(axis=1)
 print(best_factor)
 
+means = factors.groupby(cell_types, observed=True).mean()
 ax = plots.heatmap(means, color_label="mean (latent units)", row_label="cell type", column_label="factor")
 ax.figure.savefig("factors_by_type.png", dpi=150)
 
@@ -98,10 +101,10 @@ ax.figure.savefig("factors_by_type.png", dpi=150)
 # hardly ever seen can have large loadings, since no count holds them down. So rank by loading times the square root of
 # the mean count, which is how much the gene tells about the factor; the report does the same.
 #
-# The sign of a factor is arbitrary: multiply by the sign of the separation to read "up in B cells".
+# The sign of a factor is arbitrary, so we turn it until "up" means "towards B cells".
 #
-# Two trainings with different seeds give factors that differ by a rotation. The space is the same, its axes are not:
-# read what a factor says about *this* model, and see docs/scvi.md before you compare factors between models.
+# Two trainings with different seeds turn the latent space differently, and a cell type may then spread over several
+# factors. Read what a factor says about *this* model, and see docs/scvi.md before you compare factors between models.
 
 # %%
 loadings = model.get_loadings()
@@ -110,8 +113,8 @@ mean_counts = np.asarray(reference.X.mean(axis=0)).ravel()
 telling = loadings.mul(np.sqrt(mean_counts), axis=0)
 
 b_factor = best_factor["B"]
-up_in_b = np.sign(separation.loc["B", b_factor])
-b_genes = (up_in_b * telling[b_factor]).nlargest(10)
+towards_b = np.sign(separation.loc["B", b_factor] - 0.5)
+b_genes = (towards_b * telling[b_factor]).nlargest(10)
 print(f"genes that rise with {b_factor} towards B cells:")
 print(b_genes.round(3))
 
@@ -127,15 +130,12 @@ ax.figure.savefig("loadings.png", dpi=150)
 
 # %%
 markers = ["CD79A", "NKG7", "LYZ", "PPBP"]  # B cells, NK and CD8 T cells, monocytes, platelets
-expression = model.get_normalized_expression(
-    transform_batch=["lane 1", "lane 2"], gene_list=markers, library_size=1e4
-)
-marker_means = expression.groupby(reference.obs["cell_type"], observed=True).mean()
-print(marker_means.round(1))
+expression = model.get_normalized_expression(transform_batch=["lane 1", "lane 2"], gene_list=markers, library_size=1e4)
+marker_means = expression.groupby(cell_types, observed=True).mean()
+print(marker_means.astype(float).round(1))
 
-ax = plots.embedding(
-    reference.obsm["X_umap"], np.log1p(expression["CD79A"]), "continuous", label="log(1 + counts per 10,000)", title="CD79A"
-)
+level = np.log1p(expression["CD79A"])
+ax = plots.embedding(reference.obsm["X_umap"], level, "continuous", label="log(1 + counts per 10,000)", title="CD79A")
 ax.figure.savefig("cd79a.png", dpi=150)
 
 # %% [markdown]
@@ -151,14 +151,14 @@ print(f"share of zeros: mean difference {off.mean():.4f}, largest {off.max():.3f
 axes = plots.predictive_check(check)
 axes[0].figure.savefig("predictive_check.png", dpi=150)
 
-print(f"ELBO {model.get_elbo():.1f} nats per cell (higher is better), of the held-out cells alone "
-      f"{model.get_elbo(indices=model.validation_indices):.1f}")  # fmt: skip
+held_out_elbo = model.get_elbo(indices=model.validation_indices)
+print(f"ELBO: {model.get_elbo():.1f} nats per cell, {held_out_elbo:.1f} of the held-out cells alone (higher is better)")
 
 # %% [markdown]
 # ## Keep the results
 #
-# `write` puts the read-outs into your AnnData and touches nothing else. `save` makes a run folder of plain files, without
-# pickle. `load` gives the same model back, and `report` draws one HTML page.
+# `write` puts the read-outs into your AnnData and touches nothing else. `save` makes a run folder of plain files,
+# without pickle. `load` gives the same model back, and `report` draws one HTML page.
 
 # %%
 model.write(reference)

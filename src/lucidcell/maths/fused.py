@@ -172,7 +172,8 @@ class _Fused(torch.autograd.Function):
 def _blocks(problem: _Problem, work: Callable[[_Sums, int, int], None], n_threads: int) -> tuple:
     """Run `work(sums, start, stop)` over all rows; thread t takes every n_threads-th block, so sums are reproducible."""
     n_cells, _, n_hidden = problem.shape
-    rows = min(BLOCK, -(-n_cells // n_threads))
+    n_blocks = -(-n_cells // (BLOCK * n_threads)) * n_threads  # as many for each thread
+    rows = -(-n_cells // n_blocks)
     n_threads = min(n_threads, -(-n_cells // rows))
     per_cell = problem.hidden.new_empty(n_cells)
     d_hidden = problem.hidden.new_empty(n_cells, n_hidden)
@@ -306,10 +307,14 @@ def _numba(problem: _Problem) -> tuple:
     indptr, indices, values = (t.numpy() for t in problem.counts[:3])
     log_library, group = problem.log_library.numpy(), problem.group.numpy()
     cell_weight, theta = problem.cell_weight.numpy(), problem.theta.numpy()
+    weight_shape = problem.weight.shape
 
     def work(sums: _Sums, start: int, stop: int) -> None:
         rows = slice(start, stop)
-        logits = [hidden[rows] @ weight.t() for weight, _ in heads]
+        shape = (len(heads), stop - start, weight_shape[0])
+        logits = list(threads.workspace(shape, dtype))
+        for out, (weight, _) in zip(logits, heads, strict=True):
+            torch.mm(hidden[rows], weight.t(), out=out)
         inputs = [array for head, (_, bias) in zip(logits, heads, strict=True) for array in (_bits(head), bias)]
         d_biases = [sums.d_bias.numpy(), sums.d_dropout_bias.numpy()][: len(heads)]
         kernel(

@@ -7,7 +7,9 @@ to plain Python threads (torch and Numba release the interpreter lock) and every
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 import torch
 
 _pool: ThreadPoolExecutor | None = None
+_kept = threading.local()
 _n_threads = 1
 
 
@@ -45,6 +48,7 @@ def limit(n: int | None) -> Iterator[None]:
         if _pool is not None:
             _pool.shutdown()
         _pool, _n_threads = before
+        _kept.memory = None  # of this thread; those of the pool went with it
         torch.set_num_threads(before_torch)
         torch.set_flush_denormal(flush)
 
@@ -52,6 +56,16 @@ def limit(n: int | None) -> Iterator[None]:
 def _start_worker() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+def workspace(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Uninitialised memory of the calling thread, the same at every call: fresh pages cost more than filling them."""
+    size = math.prod(shape)
+    kept = getattr(_kept, "memory", None)
+    if kept is None or kept.dtype != dtype or kept.numel() < size:
+        kept = torch.empty(size, dtype=dtype)
+        _kept.memory = kept
+    return kept[:size].view(shape)
 
 
 def run(task: Callable[[int], None], n_tasks: int) -> None:

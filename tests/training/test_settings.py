@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from battery import assert_sentence
+
+from lucidcell.errors import SettingError
+from lucidcell.maths import threads
+from lucidcell.training.settings import Settings, environment
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"max_epochs": 0}, "max_epochs is 0; it must be a whole number of at least 1, or None"),
+        ({"max_epochs": 2.5}, "max_epochs is 2.5"),
+        ({"max_epochs": True}, "max_epochs is True"),
+        ({"max_epochs": "ten"}, "max_epochs is 'ten'"),
+        ({"batch_size": 1}, "batch_size is 1; it must be a whole number of at least 2"),
+        ({"batch_size": 32.0}, "batch_size is 32.0"),
+        ({"num_threads": 0}, "num_threads is 0"),
+        ({"seed": -1}, "seed is -1; it must be a whole number of at least 0."),
+        ({"seed": None}, "seed is None"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
+        ({"learning_rate": 0}, "learning_rate is 0; it must be a positive number, or None"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+        ({"gradient_clip": -1.0}, "gradient_clip is -1.0"),
+        ({"train_size": 0}, "train_size is 0; it must be above 0 and at most 1"),
+        ({"train_size": "most"}, "train_size is 'most'"),
+        ({"precision": "half"}, "precision is 'half'; it must be 'auto', 'float32' or 'bfloat16'"),
+        ({"device": "tpu"}, "device 'tpu' is not to be had here"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not to be had here"),
+    ],
+)
+def test_values_without_meaning_are_refused(wrong, said):
+    with pytest.raises(SettingError) as caught:
+        Settings(**wrong).resolve(100)
+    assert said in str(caught.value)
+    assert_sentence(caught.value)
+
+
+def test_resolving_leaves_no_default_open_and_keeps_what_is_given():
+    resolved = Settings(batch_size=17, seed=5).resolve(1000)
+    assert [name for name, value in asdict(resolved).items() if value is None] == ["gradient_clip"]
+    assert (resolved.batch_size, resolved.seed) == (17, 5)
+    assert resolved.precision in ("float32", "bfloat16")
+    assert resolved.device in ("cpu", "cuda")
+    assert resolved.resolve(1000) == resolved
+
+
+def test_more_cells_never_mean_more_epochs():
+    epochs = [Settings().resolve(n).max_epochs for n in (100, 3000, 20_000, 200_000, 2_000_000)]
+    assert epochs == sorted(epochs, reverse=True)
+    assert epochs[-1] >= 1
+
+
+def test_numpy_numbers_become_plain_ones():
+    resolved = Settings(max_epochs=np.int64(3), learning_rate=np.float32(0.5), seed=np.uint8(4)).resolve(100)
+    assert json.loads(json.dumps(asdict(resolved)))["learning_rate"] == 0.5
+    assert type(resolved.max_epochs) is int
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_environment_is_restored_also_after_an_exception(precision, fails):
+    settings = Settings(precision=precision, num_threads=2, seed=9).resolve(100)
+    before = torch.get_float32_matmul_precision(), torch.get_num_threads(), torch.get_rng_state(), threads.n_threads()
+    try:
+        with environment(settings):
+            assert torch.get_float32_matmul_precision() == ("medium" if precision == "bfloat16" else "highest")
+            assert threads.n_threads() == 2
+            first = torch.rand(3)
+            if fails:
+                raise KeyError
+    except KeyError:
+        pass
+    after = torch.get_float32_matmul_precision(), torch.get_num_threads(), torch.get_rng_state(), threads.n_threads()
+    assert torch.equal(before[2], after[2])
+    assert (before[:2], before[3]) == (after[:2], after[3])
+    with environment(settings):
+        assert torch.equal(torch.rand(3), first), "the seed decides"
