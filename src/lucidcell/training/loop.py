@@ -36,6 +36,7 @@ VALIDATION_BATCH = 1024
 ADAM_EPS = 1e-8
 CHECKPOINT_SHARE = 20  # a checkpoint is written when training has gone on for this many times what the last one took
 CHECKPOINT_SECONDS = 1.0
+LONG_RUN_MINUTES = 3
 
 
 @dataclass
@@ -181,11 +182,22 @@ class _Loop:
                 return "early stopping"
             self._epoch(phase, n_epochs, optimizer)
             row = self._finish_epoch(phase, n_epochs, considered=state.epoch >= first_considered)
+            if len(state.rows) == 1:
+                self._estimate(row["seconds"], n_epochs)
             bar.update()
             bar.set_postfix_str(_summary(row), refresh=False)
             state.epoch, state.step, state.sums, state.n_seen = state.epoch + 1, 0, {}, 0
             self._checkpoint_if_due(optimizer)
         return "finished"
+
+    def _estimate(self, seconds: float, n_epochs: int) -> None:
+        """Say how long a long run will take, from its first epoch."""
+        minutes = seconds * (n_epochs - 1) / 60
+        if minutes >= LONG_RUN_MINUTES:
+            logger.warning(
+                "training will take about %.0f minutes for %d epochs of %d cells; Ctrl-C ends it and keeps the model.",
+                minutes, n_epochs, len(self.train_rows),
+            )  # fmt: skip
 
     # --- one epoch ---
 
