@@ -19,14 +19,12 @@ from lucidcell.maths.vector_math import (
     load_one,
     load_row,
     log1p,
-    log_of_double,
     maximum,
     store_row,
 )
 from lucidcell.maths.vector_math import total as row_sum
 
-SMALL_COUNT = 8.0  # below it, log rising factorials are short products; from it on, Stirling's series
-RECIPROCALS = (0.0, *(1.0 / i for i in range(1, 9)))
+SMALL_COUNT = 32  # below it, what depends on count and dispersion alone comes from a table made at every step
 LOG_FACTORIAL_8 = math.lgamma(9.0)
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 KERNEL = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -71,7 +69,7 @@ def _nb_general(x, mu, theta):
     share = mu / (theta + mu)
     log_zero = -theta * math.log1p(mu / theta)
     z = x + theta
-    if x < SMALL_COUNT:
+    if x < 8.0:
         rising = math.lgamma(z) - math.lgamma(theta) - math.lgamma(x + 1.0)
         return log_zero + rising + x * math.log(share), theta * (_digamma(z) - _digamma(theta))
     factors, digammas = 1.0, 0.0
@@ -89,23 +87,35 @@ def _nb_general(x, mu, theta):
 @njit(**KERNEL)
 def _poisson(x, mu):
     """log Poisson(x; mu) for x > 0."""
-    if x < SMALL_COUNT:
+    if x < 8.0:
         return x * math.log(mu) - mu - math.lgamma(x + 1.0)
     return x * math.log(mu) - mu - _stirling(x + 1.0, math.log(x + 1.0))
 
 
-@njit(**KERNEL)
-def _nb_ratio(x, share, theta):
-    """p(x) / p(0) and theta (digamma(x + theta) - digamma(theta)) for a whole x below SMALL_COUNT: short products.
+@njit(**LOOP)
+def _next_counts(inverse_theta, x, rising, digammas, next_rising, next_digammas):
+    """One more factor (1 + (x - 1) / theta) / x of the rising factorial, and one more term of the digamma difference."""
+    i, log_x = F(x - 1), F(math.log(x))
+    for g in range(inverse_theta.shape[0]):
+        y = i * inverse_theta[g]
+        reciprocal = F(1.0) / (F(1.0) + y)
+        next_rising[g] = rising[g] + log1p(y, reciprocal) - log_x
+        next_digammas[g] = digammas[g] + reciprocal
 
-    `share` is mu / (theta + mu).
+
+@njit(**KERNEL)
+def small_counts(theta):
+    """For x below SMALL_COUNT, per dispersion: two tables (D, SMALL_COUNT, G).
+
+    sum over i < x of log(1 + i / theta), less log x!; and theta (digamma(x + theta) - digamma(theta)).
     """
-    ratio, digammas = theta * share, 1.0
-    for i in range(1, x):
-        shifted = theta + i
-        ratio *= shifted * share * RECIPROCALS[i + 1]
-        digammas += theta / shifted
-    return ratio, digammas
+    n_groups, n_genes = theta.shape
+    rising, digammas = np.zeros((n_groups, SMALL_COUNT, n_genes), F), np.zeros((n_groups, SMALL_COUNT, n_genes), F)
+    for d in range(n_groups):
+        inverse_theta = F(1.0) / theta[d]
+        for x in range(1, SMALL_COUNT):
+            _next_counts(inverse_theta, x, rising[d, x - 1], digammas[d, x - 1], rising[d, x], digammas[d, x])
+    return rising, digammas
 
 
 # --- all genes of one row ---------------------------------------------------------------------------------------
@@ -174,14 +184,16 @@ def _finish(e, total_e, slope, log_p, weight, logits, d_bias, gradients):
 
 @njit(**KERNEL)
 def nb_rows(
-    logits, bias, indptr, indices, values, log_library, theta, group, weight, gradients,
+    logits, bias, indptr, indices, values, log_library, theta, rising, digammas, group, weight, gradients,
     log_likelihood, d_bias, d_log_theta, d_log_library,
 ):  # fmt: skip
-    """Negative binomial. `theta` is (D, G) with the row of each cell in `group`; gradients are added, not set."""
+    """Negative binomial. `theta` is (D, G) with the row of each cell in `group`; gradients are added, not set.
+
+    `rising` and `digammas` are the tables of `small_counts`.
+    """
     n_genes = bias.shape[0]
     e, log_p, slope = np.empty(n_genes, F), np.empty(n_genes, F), np.empty(n_genes, F)
     inverse_theta = F(1.0) / theta
-    ratios = np.empty(n_genes)
     for i in range(logits.shape[0]):
         shift, total_e = _softmax(logits[i], bias, e)
         scale = F(math.exp(log_library[i]) / total_e)
@@ -191,41 +203,40 @@ def nb_rows(
         if gradients:
             _add_difference(log_p, slope, w, d_log_t)
         first, last = indptr[i], indptr[i + 1]
-        _nb_nonzeros(indices[first:last], values[first:last], e, scale, t, w, ratios, log_p, slope, d_log_t)
+        _nb_nonzeros(
+            indices[first:last], values[first:last], logits[i], bias, shift, e, scale, t, inverse_theta[group[i]],
+            rising[group[i]], digammas[group[i]], w, log_p, slope, d_log_t,
+        )  # fmt: skip
         value, slope_sum = _finish(e, total_e, slope, log_p, w, logits[i], d_bias, gradients)
         log_likelihood[i] = value
         d_log_library[i] = w * slope_sum
 
 
 @njit(**KERNEL)
-def _nb_nonzeros(genes, counts, e, scale, theta, weight, ratios, log_p, slope, d_log_theta):
+def _nb_nonzeros(
+    genes, counts, logits, bias, shift, e, scale, theta, inverse_theta, rising, digammas, weight, log_p, slope, d_log_theta
+):  # fmt: skip
     """Replace the zero-count terms of the expressed genes by the right ones."""
+    log_scale = F(math.log(scale))
     for k in range(genes.shape[0]):
-        g, x = genes[k], np.float64(counts[k])
-        mu, t = max(np.float64(e[g]) * scale, 1e-30), np.float64(theta[g])
-        inverse = 1.0 / (t + mu)
-        whole = int(x)
+        g, x = genes[k], counts[k]
+        mu, whole = e[g] * scale, np.uint64(x)
         if x < SMALL_COUNT and x == whole:
-            ratios[k], digammas = _nb_ratio(whole, mu * inverse, t)
+            log_mu = load_one(logits, g) + bias[g] - shift + log_scale
+            log1p_ratio = -log_p[g] * inverse_theta[g]  # log(1 + mu / theta)
+            log_p[g] += rising[whole, g] + x * (log_mu - log1p_ratio)
+            digamma_term = digammas[whole, g]
         else:
-            log_p[g], digammas = _nb_general(x, mu, t)
-            ratios[k] = 1.0
-        slope[g] = t * (x - mu) * inverse
-        d_log_theta[g] += weight * F(digammas - x * t * inverse)
-    _replace_by_logs(ratios[: genes.shape[0]])
-    for k in range(genes.shape[0]):
-        log_p[genes[k]] += F(ratios[k])
-
-
-@njit(**LOOP)
-def _replace_by_logs(ratios):
-    for k in range(ratios.shape[0]):
-        ratios[k] = log_of_double(ratios[k])
+            value, term = _nb_general(np.float64(x), max(np.float64(mu), 1e-30), np.float64(theta[g]))
+            log_p[g], digamma_term = F(value), F(term)
+        reciprocal = F(1.0) / (F(1.0) + mu * inverse_theta[g])
+        slope[g] = (x - mu) * reciprocal
+        d_log_theta[g] += weight * (digamma_term - x * reciprocal)
 
 
 @njit(**KERNEL)
 def poisson_rows(
-    logits, bias, indptr, indices, values, log_library, theta, group, weight, gradients,
+    logits, bias, indptr, indices, values, log_library, theta, rising, digammas, group, weight, gradients,
     log_likelihood, d_bias, d_log_theta, d_log_library,
 ):  # fmt: skip
     """Poisson; the arguments about dispersion are not used, so that all kernels are called alike."""
@@ -249,7 +260,7 @@ def poisson_rows(
 
 @njit(**KERNEL)
 def multinomial_rows(
-    logits, bias, indptr, indices, values, log_library, theta, group, weight, gradients,
+    logits, bias, indptr, indices, values, log_library, theta, rising, digammas, group, weight, gradients,
     log_likelihood, d_bias, d_log_theta, d_log_library,
 ):  # fmt: skip
     """Multinomial without its coefficient: sum_g x_g log rho_g. Counts may be any non-negative weights."""
@@ -313,7 +324,8 @@ def _dropout_gradient(nb_share, weight, log_keep):
 
 @njit(**KERNEL)
 def zinb_rows(
-    logits, bias, dropout_logits, dropout_bias, indptr, indices, values, log_library, theta, group, weight, gradients,
+    logits, bias, dropout_logits, dropout_bias, indptr, indices, values, log_library, theta, rising, digammas, group,
+    weight, gradients,
     log_likelihood, d_bias, d_dropout_bias, d_log_theta, d_log_library,
 ):  # fmt: skip
     """Zero-inflated negative binomial: with probability pi = sigmoid(dropout logit) the count is zero."""
@@ -321,7 +333,6 @@ def zinb_rows(
     e, nb, slope = np.empty(n_genes, F), np.empty(n_genes, F), np.empty(n_genes, F)
     log_p, log_keep, nb_share = np.empty(n_genes, F), np.empty(n_genes, F), np.empty(n_genes, F)
     inverse_theta = F(1.0) / theta
-    ratios = np.empty(n_genes)
     for i in range(logits.shape[0]):
         shift, total_e = _softmax(logits[i], bias, e)
         scale = F(math.exp(log_library[i]) / total_e)
@@ -336,7 +347,10 @@ def zinb_rows(
         if gradients:
             _add_shared_difference(nb, slope, nb_share, w, d_log_t)
         _share_slopes(nb_share, slope)
-        _nb_nonzeros(genes, counts, e, scale, t, w, ratios, nb, slope, d_log_t)
+        _nb_nonzeros(
+            genes, counts, logits[i], bias, shift, e, scale, t, inverse_theta[group[i]], rising[group[i]],
+            digammas[group[i]], w, nb, slope, d_log_t,
+        )  # fmt: skip
         for g in genes:
             log_p[g] = nb[g] + log_keep[g]
         if gradients:

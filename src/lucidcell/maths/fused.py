@@ -307,6 +307,7 @@ def _numba(problem: _Problem) -> tuple:
     indptr, indices, values = (t.numpy() for t in problem.counts[:3])
     log_library, group = problem.log_library.numpy(), problem.group.numpy()
     cell_weight, theta = problem.cell_weight.numpy(), problem.theta.numpy()
+    rising, digammas = count_kernels.small_counts(theta if problem.likelihood in ("nb", "zinb") else theta[:, :0])
     weight_shape = problem.weight.shape
 
     def work(sums: _Sums, start: int, stop: int) -> None:
@@ -318,9 +319,9 @@ def _numba(problem: _Problem) -> tuple:
         inputs = [array for head, (_, bias) in zip(logits, heads, strict=True) for array in (_bits(head), bias)]
         d_biases = [sums.d_bias.numpy(), sums.d_dropout_bias.numpy()][: len(heads)]
         kernel(
-            *inputs, indptr[start : stop + 1], indices, values, log_library[rows], theta, group[rows], cell_weight[rows],
-            problem.gradients, sums.per_cell.numpy()[rows], *d_biases, sums.d_log_theta.numpy(),
-            sums.d_log_library.numpy()[rows],
+            *inputs, indptr[start : stop + 1], indices, values, log_library[rows], theta, rising, digammas,
+            group[rows], cell_weight[rows], problem.gradients, sums.per_cell.numpy()[rows], *d_biases,
+            sums.d_log_theta.numpy(), sums.d_log_library.numpy()[rows],
         )  # fmt: skip
         if problem.gradients:
             sums.d_hidden[rows] = logits[0] @ heads[0][0]

@@ -33,8 +33,6 @@ def _bitcast(source: types.Type, target: types.Type, llvm_type: ir.Type) -> Any:
 
 float_bits = _bitcast(types.float32, types.int32, ir.IntType(32))
 bits_float = _bitcast(types.int32, types.float32, ir.FloatType())
-double_bits = _bitcast(types.float64, types.int64, ir.IntType(64))
-bits_double = _bitcast(types.int64, types.float64, ir.DoubleType())
 
 
 @njit(inline="always", fastmath=EXACT, error_model="numpy")
@@ -56,8 +54,12 @@ def exp(x):
 
 
 @njit(inline="always", fastmath=EXACT, error_model="numpy")
-def _log_mantissa(m):
-    """log(m) for m in [sqrt(1/2), sqrt(2)), less its first two terms f - f**2 / 2."""
+def log(x):
+    """Natural logarithm of a positive normal number."""
+    bits = float_bits(x)
+    exponent = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
+    m = bits_float(bits - (exponent << np.int32(23)))
+    n = F(exponent)
     f = m - F(1.0)
     p = F(7.0376836292e-2)
     p = p * f + F(-1.1514610310e-1)
@@ -68,29 +70,7 @@ def _log_mantissa(m):
     p = p * f + F(2.0000714765e-1)
     p = p * f + F(-2.4999993993e-1)
     p = p * f + F(3.3333331174e-1)
-    return f * f * f * p
-
-
-@njit(inline="always", fastmath=EXACT, error_model="numpy")
-def log(x):
-    """Natural logarithm of a positive normal number."""
-    bits = float_bits(x)
-    exponent = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
-    m = bits_float(bits - (exponent << np.int32(23)))
-    n = F(exponent)
-    f = m - F(1.0)
-    return f + (_log_mantissa(m) + n * LN2_LOW - F(0.5) * f * f) + n * LN2_HIGH
-
-
-@njit(inline="always", fastmath=EXACT, error_model="numpy")
-def log_of_double(x):
-    """Natural logarithm of a positive double (range 1e-300 to 1e300) to single precision."""
-    bits = double_bits(x)
-    exponent = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
-    m = F(bits_double(bits - (exponent << np.int64(52))))
-    n = F(exponent)
-    f = m - F(1.0)
-    return f + (_log_mantissa(m) + n * LN2_LOW - F(0.5) * f * f) + n * LN2_HIGH
+    return f + (f * f * f * p + n * LN2_LOW - F(0.5) * f * f) + n * LN2_HIGH
 
 
 @njit(inline="always", fastmath=EXACT, error_model="numpy")
