@@ -60,8 +60,8 @@ def train(side: str, n_genes: int) -> None:
         import torch  # noqa: F401
 
         import lucidcell as lc
-        from lucidcell.models.scvi import SCVI
         from lucidcell.maths import count_kernels, normalise_kernels, sparse_kernels  # noqa: F401
+        from lucidcell.models.scvi import SCVI
         from lucidcell.training import adam_kernel  # noqa: F401
 
         small = lc.simulate_counts(n_cells=100, n_genes=50)

@@ -1,9 +1,10 @@
 """One scvi-tools run on one data set, timed and saved: the other side of `time_to_quality.py`.
 
     python benchmarks/peer_scvi_tools.py kang_pbmc_12k default 0 out/
-    python benchmarks/peer_scvi_tools.py kang_pbmc_12k default 0 "" 4      # four epochs only, for their pace; nothing saved
+    python benchmarks/peer_scvi_tools.py kang_pbmc_12k default 0 "" 4     # four epochs, for their pace; nothing saved
 
-`default` is scvi-tools as it comes (batch 128, Adam 1e-3, its own number of epochs, 400 epochs of KL warm-up), with the NB likelihood on both sides.
+`default` is scvi-tools as it comes (batch 128, Adam 1e-3, its own number of epochs, 400 epochs of KL warm-up), with the
+NB likelihood on both sides.
 `tuned` is what an experienced user would set: batch 512, learning rate 4e-3 lowered on plateaus, KL warm-up over 20
 epochs, early stopping on the held-out ELBO with patience 20.
 """

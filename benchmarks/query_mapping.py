@@ -59,7 +59,11 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     for row in rows:
-        print(" ".join(f"{key}={value:.2f}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
+        print(
+            " ".join(
+                f"{key}={value:.2f}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()
+            )
+        )
 
 
 if __name__ == "__main__":

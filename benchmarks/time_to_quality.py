@@ -9,8 +9,8 @@ per cell, 10 draws) on the same held-out cells; label accuracy is that of 15 nea
 
 Time is measured in a second step, interleaved: some epochs of each peer recipe, a whole run of ours, and again. A
 peer's time is its number of epochs times its median epoch there; for the default recipe the wall time of the full run
-stands beside it, and the ratio takes the smaller of the two. Ours is the wall time of `train` up to the end of the first
-epoch whose held-out ELBO is at the target or below.
+stands beside it, and the ratio takes the smaller of the two. Ours is the wall time of `train` up to the end of the
+first epoch whose held-out ELBO is at the target or below.
 """
 
 from __future__ import annotations
@@ -36,14 +36,33 @@ PACE_EPOCHS = {"default": 4, "tuned": 6}
 def peer_run(name: str, recipe: str, seed: int) -> Path:
     folder = PEER_RUNS / f"{name}-{recipe}-{seed}"
     if not (folder / "facts.json").exists():
-        command = [sys.executable, "-W", "ignore", str(HERE / "peer_scvi_tools.py"), name, recipe, str(seed), str(folder)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            str(HERE / "peer_scvi_tools.py"),
+            name,
+            recipe,
+            str(seed),
+            str(folder),
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return folder
 
 
 def peer_pace(name: str, recipe: str) -> list[float]:
     """Seconds of a few epochs of scvi-tools, the first left out, in a process of its own."""
-    command = [sys.executable, "-W", "ignore", str(HERE / "peer_scvi_tools.py"), name, recipe, "0", "", str(PACE_EPOCHS[recipe])]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(HERE / "peer_scvi_tools.py"),
+        name,
+        recipe,
+        "0",
+        "",
+        str(PACE_EPOCHS[recipe]),
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(done.stdout.splitlines()[-1])["epoch_seconds"][1:]
 
@@ -122,7 +141,9 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", default=DATA)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--tuned-seeds", nargs="*", type=int, default=[0], help="seeds for which the tuned recipe is run")
+    parser.add_argument(
+        "--tuned-seeds", nargs="*", type=int, default=[0], help="seeds for which the tuned recipe is run"
+    )
     arguments = parser.parse_args()
     done = set()
     if OUT.exists():

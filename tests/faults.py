@@ -25,8 +25,8 @@ class Fault(NamedTuple):
     name: str
     change: Change
     refusal: str | None = None  # pattern that the error must match; None: the model works
-    model: dict[str, Any] = {}  # noqa: RUF012 (never changed)
-    train: dict[str, Any] = {}  # noqa: RUF012
+    model: dict[str, Any] = {}
+    train: dict[str, Any] = {}
 
 
 def base() -> ad.AnnData:

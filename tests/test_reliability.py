@@ -59,7 +59,7 @@ def finish(program: str, *arguments: object) -> str:
 
 
 def test_training_resumes_bit_for_bit_after_sigkill(tmp_path: Path) -> None:
-    """30 kills at random times over as many attempts as they take; every restart resumes, and nothing differs at the end."""
+    """30 kills at random times; every restart resumes, and nothing differs at the end."""
     from safetensors.numpy import load_file
 
     finish(TRAIN, tmp_path / "whole")

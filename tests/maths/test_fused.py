@@ -18,7 +18,10 @@ from lucidcell.maths.fused import LogLikelihood, has_bfloat16_products, softmax_
 from lucidcell.maths.likelihoods import multinomial_log_prob, nb_log_prob, poisson_log_prob, zinb_log_prob
 
 LIKELIHOODS = ["nb", "zinb", "poisson", "multinomial"]
-PRECISIONS = [(torch.float64, 1e-9), (torch.float32, 1e-4)]  # float32 runs the compiled kernels, float64 torch operations
+PRECISIONS = [
+    (torch.float64, 1e-9),
+    (torch.float32, 1e-4),
+]  # float32 runs the compiled kernels, float64 torch operations
 
 
 class Problem(NamedTuple):
@@ -88,7 +91,12 @@ def problem(sparse_rows: Callable[[np.ndarray], SparseRows]) -> Callable[..., Pr
             dense *= rng.uniform(0.1, 1.9, dense.shape).astype(np.float32)
         if n_cells > 1:
             dense[-1] = 0  # a cell without any count
-        shapes = {"hidden": (n_cells, n_hidden), "weight": (n_genes, n_hidden), "bias": (n_genes,), "log_library": n_cells}
+        shapes = {
+            "hidden": (n_cells, n_hidden),
+            "weight": (n_genes, n_hidden),
+            "bias": (n_genes,),
+            "log_library": n_cells,
+        }
         if likelihood in ("nb", "zinb"):
             shapes["log_theta"] = (n_groups, n_genes)
         if likelihood == "zinb":
@@ -112,7 +120,9 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
 # --- values -----------------------------------------------------------------------------------------------------
 
 
-def one_gene(dtype: torch.dtype, sparse_rows: Callable[..., SparseRows]) -> tuple[dict[str, Any], list[tuple[float, ...]]]:
+def one_gene(
+    dtype: torch.dtype, sparse_rows: Callable[..., SparseRows]
+) -> tuple[dict[str, Any], list[tuple[float, ...]]]:
     """Every point of the grid as a cell of its own: with one gene the softmax is 1 and the mean is the library."""
     x, mean, theta = exact.grid()
     log_mean, log_theta = torch.from_numpy(mean).log().to(dtype), torch.from_numpy(theta).log().to(dtype)
@@ -192,16 +202,17 @@ def test_sum_over_genes_whose_means_span_fourteen_orders(sparse_rows, dtype, tol
     ).per_cell.numpy()
     wanted = []
     for b in range(n_cells):
-        means, thetas = exact.softmax(logits, log_library[b]), [exact.mpmath.exp(float(t)) for t in log_theta[b]]
-        shares = exact.softmax(logits, 0.0)
-        genes = range(n_genes)
-        terms = {
-            "nb": lambda g: exact.nb(dense[b, g], means[g], thetas[g]),
-            "zinb": lambda g: exact.zinb(dense[b, g], means[g], thetas[g], float(dropout[g])),
-            "poisson": lambda g: exact.poisson(dense[b, g], means[g]),
-            "multinomial": lambda g: int(dense[b, g]) * exact.mpmath.log(shares[g]),
-        }
-        wanted.append(sum(terms[likelihood](g) for g in genes))
+        means, shares = exact.softmax(logits, log_library[b]), exact.softmax(logits, 0.0)
+        genes = zip(dense[b].tolist(), means, log_theta[b].tolist(), dropout.tolist(), shares, strict=True)
+        if likelihood == "nb":
+            terms = [exact.nb(x, mean, exact.mpmath.exp(t)) for x, mean, t, _, _ in genes]
+        elif likelihood == "zinb":
+            terms = [exact.zinb(x, mean, exact.mpmath.exp(t), d) for x, mean, t, d, _ in genes]
+        elif likelihood == "poisson":
+            terms = [exact.poisson(x, mean) for x, mean, _, _, _ in genes]
+        else:
+            terms = [x * exact.mpmath.log(share) for x, _, _, _, share in genes]
+        wanted.append(sum(terms))
     assert exact.largest_error(found, wanted) < tolerance
 
 
@@ -221,7 +232,14 @@ def test_without_heads_biases_or_weights_they_are_zero_or_one(problem):
     one = problem("zinb", n_groups=1)
     hidden, weight, _, log_library, log_theta, dropout_weight, _ = one.inputs.values()
     short = softmax_log_likelihood(
-        one.counts, hidden, weight, None, log_library, likelihood="zinb", log_theta=log_theta[0], dropout_weight=dropout_weight
+        one.counts,
+        hidden,
+        weight,
+        None,
+        log_library,
+        likelihood="zinb",
+        log_theta=log_theta[0],
+        dropout_weight=dropout_weight,
     )
     zeros = torch.zeros(30, dtype=torch.float64)
     long = one._replace(cell_weight=torch.ones(20, dtype=torch.float64)).fused(bias=zeros, dropout_bias=zeros)

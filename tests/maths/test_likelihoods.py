@@ -74,7 +74,9 @@ def test_agreement_with_scipy_at_everyday_values():
     np.testing.assert_allclose(nb_log_prob(*tensors(x, mean, theta)), nb, rtol=1e-10)
     np.testing.assert_allclose(poisson_log_prob(*tensors(x, mean)), scipy.stats.poisson.logpmf(x, mean), rtol=1e-10)
     y = rng.normal(size=500)
-    np.testing.assert_allclose(gaussian_log_prob(*tensors(y, x, theta)), scipy.stats.norm.logpdf(y, x, theta), rtol=1e-10)
+    np.testing.assert_allclose(
+        gaussian_log_prob(*tensors(y, x, theta)), scipy.stats.norm.logpdf(y, x, theta), rtol=1e-10
+    )
 
 
 def test_multinomial_is_scipys_without_the_coefficient():
@@ -101,7 +103,9 @@ def test_probabilities_sum_to_one_and_have_the_stated_moments(mean, theta):
 
 def test_gradients_are_right_and_finite_at_extremes():
     x = torch.tensor([0.0, 1.0, 5.0, 12.0, 3.5, 200.0], dtype=torch.float64)
-    mu, theta, logit = (torch.rand(6, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (1, 2, 3))
+    mu, theta, logit = (
+        torch.rand(6, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (1, 2, 3)
+    )
     inputs = [(v * 5 + 0.1).requires_grad_() for v in (mu, theta, logit)]
     assert gradcheck(lambda m, t, d: zinb_log_prob(x, m, t, d), inputs)
     assert gradcheck(lambda m, t: nb_log_prob(x, m, t), inputs[:2])
@@ -120,7 +124,9 @@ def test_stirling_remainder(t):
 
     s = mpf(t)
     wanted = loggamma(s) - (s - 0.5) * log(s) + s - log(2 * pi) / 2
-    assert stirling_remainder(torch.tensor(t, dtype=torch.float64)).item() == pytest.approx(float(wanted), rel=1e-12, abs=2e-14)
+    assert stirling_remainder(torch.tensor(t, dtype=torch.float64)).item() == pytest.approx(
+        float(wanted), rel=1e-12, abs=2e-14
+    )
 
 
 def test_zero_inflation_keeps_what_is_smaller_than_the_precision():

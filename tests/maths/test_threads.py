@@ -34,11 +34,15 @@ def test_limit_restores_what_it_changes(setting, n):
 
 
 def test_limit_restores_after_an_exception_and_when_nested(setting):
-    with pytest.raises(KeyError), threads.limit(2):
-        with threads.limit(3):
-            assert threads.n_threads() == 3
-        assert threads.n_threads() == 2
-        raise KeyError
+    def fail() -> None:
+        with threads.limit(2):
+            with threads.limit(3):
+                assert threads.n_threads() == 3
+            assert threads.n_threads() == 2
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert (torch.get_num_threads(), flushes_denormals()) == setting
     assert threads.n_threads() == 1
 

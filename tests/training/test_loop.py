@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from battery import HELD_OUT, Killed, assert_sentence, assert_same_weights, checkpoint_every_step, killing
+from battery import HELD_OUT, Killed, assert_same_weights, assert_sentence, checkpoint_every_step, killing
 from torch import Tensor, nn
 
 from lucidcell.cells.batch import Batch

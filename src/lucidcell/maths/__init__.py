@@ -1,1 +1,1 @@
-"""Pieces without scientific opinion: likelihoods, divergences, networks, and the fused products that make training fast."""
+"""Pieces without scientific opinion: likelihoods, divergences, networks, and fused products."""

@@ -94,7 +94,7 @@ def _poisson(x, mu):
 
 @njit(**LOOP)
 def _next_counts(inverse_theta, x, rising, digammas, next_rising, next_digammas):
-    """One more factor (1 + (x - 1) / theta) / x of the rising factorial, and one more term of the digamma difference."""
+    """One more factor (1 + (x - 1) / theta) / x of the rising factorial, and one more term of the digammas."""
     i, log_x = F(x - 1), F(math.log(x))
     for g in range(inverse_theta.shape[0]):
         y = i * inverse_theta[g]
@@ -214,7 +214,8 @@ def nb_rows(
 
 @njit(**KERNEL)
 def _nb_nonzeros(
-    genes, counts, logits, bias, shift, e, scale, theta, inverse_theta, rising, digammas, weight, log_p, slope, d_log_theta
+    genes, counts, logits, bias, shift, e, scale, theta, inverse_theta, rising, digammas, weight,
+    log_p, slope, d_log_theta,
 ):  # fmt: skip
     """Replace the zero-count terms of the expressed genes by the right ones."""
     log_scale = F(math.log(scale))
@@ -282,7 +283,7 @@ def multinomial_rows(
 
 @njit(**LOOP)
 def _zero_inflation(nb, dropout, log_p, nb_share):
-    """log p(0) of the mixture and the posterior probability that a zero is the NB part's; dropout becomes log(1 - pi)."""
+    """log p(0) of the mixture, and the probability that a zero is the NB part's; dropout becomes log(1 - pi)."""
     for g in range(nb.shape[0]):
         d, n = dropout[g], nb[g]
         small = exp(-abs(d))

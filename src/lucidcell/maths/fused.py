@@ -18,6 +18,7 @@ in single precision the Numba kernels of `count_kernels.py`, blocks shared betwe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,8 @@ BLOCK = 256  # rows; a block of logits stays in the second-level cache
 
 
 class LogLikelihood(NamedTuple):
+    """Log-likelihood of a batch, in nats."""
+
     total: Tensor  # scalar, differentiable: sum_b weight_b log p(x_b)
     per_cell: Tensor  # (B,), detached: log p(x_b)
 
@@ -169,8 +172,12 @@ class _Fused(torch.autograd.Function):
         return *scaled, None, None, None, None
 
 
-def _blocks(problem: _Problem, work: Callable[[_Sums, int, int], None], n_threads: int) -> tuple:
-    """Run `work(sums, start, stop)` over all rows; thread t takes every n_threads-th block, so sums are reproducible."""
+def _blocks(problem: _Problem, prepare: Callable[[_Sums, int, int], Callable[[], None]], n_threads: int) -> tuple:
+    """Run `prepare(sums, start, stop)()` over all rows; thread t takes every n_threads-th block, always the same.
+
+    What needs the interpreter is done in `prepare`, on the calling thread: two threads that take turns with the
+    interpreter's lock wake each other up, which takes longer than a product.
+    """
     n_cells, _, n_hidden = problem.shape
     n_blocks = -(-n_cells // (BLOCK * n_threads)) * n_threads  # as many for each thread
     rows = -(-n_cells // n_blocks)
@@ -180,9 +187,14 @@ def _blocks(problem: _Problem, work: Callable[[_Sums, int, int], None], n_thread
     d_log_library = problem.hidden.new_empty(n_cells)
     sums = [_Sums(problem, per_cell, d_hidden, d_log_library) for _ in range(n_threads)]
 
+    work = [
+        [prepare(sums[t], start, min(start + rows, n_cells)) for start in range(t * rows, n_cells, n_threads * rows)]
+        for t in range(n_threads)
+    ]
+
     def task(t: int) -> None:
-        for start in range(t * rows, n_cells, n_threads * rows):
-            work(sums[t], start, min(start + rows, n_cells))
+        for block in work[t]:
+            block()
 
     threads.run(task, n_threads)
     totals = sums[0].per_gene()
@@ -265,7 +277,7 @@ def _torch(problem: _Problem) -> tuple:
         if problem.gradients:
             _accumulate(problem, sums, rows, terms, log_rho.exp())
 
-    return _blocks(problem, work, n_threads=1)
+    return _blocks(problem, lambda *block: partial(work, *block), n_threads=1)
 
 
 def _accumulate(problem: _Problem, sums: _Sums, rows: slice, terms: _Terms, rho: Tensor) -> None:
@@ -308,29 +320,34 @@ def _numba(problem: _Problem) -> tuple:
     log_library, group = problem.log_library.numpy(), problem.group.numpy()
     cell_weight, theta = problem.cell_weight.numpy(), problem.theta.numpy()
     rising, digammas = count_kernels.small_counts(theta if problem.likelihood in ("nb", "zinb") else theta[:, :0])
-    weight_shape = problem.weight.shape
+    n_genes = problem.weight.shape[0]
 
-    def work(sums: _Sums, start: int, stop: int) -> None:
+    def prepare(sums: _Sums, start: int, stop: int) -> Callable[[], None]:
         rows = slice(start, stop)
-        shape = (len(heads), stop - start, weight_shape[0])
-        logits = list(threads.workspace(shape, dtype))
-        for out, (weight, _) in zip(logits, heads, strict=True):
-            torch.mm(hidden[rows], weight.t(), out=out)
-        inputs = [array for head, (_, bias) in zip(logits, heads, strict=True) for array in (_bits(head), bias)]
+        block_hidden, d_hidden = hidden[rows], sums.d_hidden[rows]
         d_biases = [sums.d_bias.numpy(), sums.d_dropout_bias.numpy()][: len(heads)]
-        kernel(
-            *inputs, indptr[start : stop + 1], indices, values, log_library[rows], theta, rising, digammas,
-            group[rows], cell_weight[rows], problem.gradients, sums.per_cell.numpy()[rows], *d_biases,
-            sums.d_log_theta.numpy(), sums.d_log_library.numpy()[rows],
+        arguments = (
+            indptr[start : stop + 1], indices, values, log_library[rows], theta, rising, digammas, group[rows],
+            cell_weight[rows], problem.gradients, sums.per_cell.numpy()[rows], *d_biases, sums.d_log_theta.numpy(),
+            sums.d_log_library.numpy()[rows],
         )  # fmt: skip
-        if problem.gradients:
-            sums.d_hidden[rows] = logits[0] @ heads[0][0]
-            sums.d_weight = _add_product(sums.d_weight, logits[0].t(), hidden[rows])
-            if len(heads) == 2:
-                sums.d_hidden[rows] += logits[1] @ heads[1][0]
-                sums.d_dropout_weight = _add_product(sums.d_dropout_weight, logits[1].t(), hidden[rows])
 
-    return _blocks(problem, work, threads.n_threads())
+        def block() -> None:
+            logits = threads.workspace((len(heads), stop - start, n_genes), dtype).unbind()
+            for out, (weight, _) in zip(logits, heads, strict=True):
+                torch.mm(block_hidden, weight.t(), out=out)
+            inputs = [array for out, (_, bias) in zip(logits, heads, strict=True) for array in (_bits(out), bias)]
+            kernel(*inputs, *arguments)
+            if problem.gradients:
+                d_hidden.copy_(logits[0] @ heads[0][0])
+                sums.d_weight = _add_product(sums.d_weight, logits[0].t(), block_hidden)
+                if len(heads) == 2:
+                    d_hidden.add_(logits[1] @ heads[1][0])
+                    sums.d_dropout_weight = _add_product(sums.d_dropout_weight, logits[1].t(), block_hidden)
+
+        return block
+
+    return _blocks(problem, prepare, threads.n_threads())
 
 
 def _bits(logits: Tensor) -> Any:

@@ -58,7 +58,9 @@ class _NormReluDropout(torch.autograd.Function):
 
 
 def _update_running(norm: nn.BatchNorm1d, mean: np.ndarray, variance: np.ndarray, n: int) -> None:
-    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
     norm.num_batches_tracked += 1
     norm.running_mean.lerp_(torch.from_numpy(mean), norm.momentum)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
 KERNEL = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": True}
@@ -31,10 +30,10 @@ def multiply(indptr, indices, values, weight, out, first, last):
 
 @njit(**KERNEL)
 def multiply_transposed(indptr, indices, values, d_out, d_weight, first, last):
-    """Columns first:last of d_weight += x.T @ d_out."""
-    start, stop = np.uint64(first), np.uint64(last)  # unsigned: no check for negative indices in the inner loop
-    for i in range(indptr.shape[0] - 1):
+    """d_weight += x.T @ d_out over rows first:last."""
+    n_hidden = d_weight.shape[1]
+    for i in range(first, last):
         for k in range(indptr[i], indptr[i + 1]):
             gene, value = indices[k], values[k]
-            for h in range(start, stop):
+            for h in range(n_hidden):
                 d_weight[gene, h] += value * d_out[i, h]

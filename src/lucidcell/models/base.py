@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -114,7 +115,7 @@ class Model:
         TrainingError
             If the loss stops being finite.
         """
-        refuse_keywords("train", unknown)
+        refuse_keywords("train", unknown, tuple(signature(self.train).parameters))
         cells = self._own_cells("train")
         settings = Settings(
             max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
@@ -154,7 +155,9 @@ class Model:
         except IndexError as error:
             raise DataError(f"indices cannot be used: {error}") from error
         if not len(chosen):
-            raise DataError(f"indices name none of the {len(cells)} cells; give positions or a boolean mask, or None for all.")
+            raise DataError(
+                f"indices name none of the {len(cells)} cells; give positions or a boolean mask, or None for all."
+            )
         return chosen
 
     def batches(self, cells: Cells, batch_size: int | None = None) -> Iterator[Batch]:

@@ -49,5 +49,5 @@ def refuse_keywords(function: str, unknown: Mapping[str, object], known: tuple[s
 def refuse_setup(model: str) -> NoReturn:
     """Raise the sentence about `setup_anndata`."""
     raise SettingError(
-        f"there is no setup step: pass the keys to the model itself, {model}(adata, layer=..., batch_key=..., labels_key=...)."
+        f"there is no setup step: pass the keys to the model itself, {model}(adata, layer=..., batch_key=...)."
     )

@@ -11,11 +11,11 @@ Generative model, for cell n in batch s_n with covariates k_n, over G genes:
 
 theta has one value per gene, per gene and batch, or per gene and label.
 
-Inference: q(z_n | x_n) = N(mu_n, diag sigma_n^2) with [mu_n, sigma_n] from an MLP of log(1 + x_n) (and of the covariates
-if `encode_covariates`); a second one gives q(log l_n | x_n) when the library is latent.
+Inference: q(z_n | x_n) = N(mu_n, diag sigma_n^2) with [mu_n, sigma_n] from an MLP of log(1 + x_n) (and of the
+covariates if `encode_covariates`); a second one gives q(log l_n | x_n) when the library is latent.
 
-Objective: sum_n E_q log p(x_n | z_n, l_n) - w KL(q(z_n) || N(0, I)) - KL(q(log l_n) || prior), where w grows from 0 to 1
-over the first part of training; everything reported as ELBO has w = 1.
+Objective: sum_n E_q log p(x_n | z_n, l_n) - w KL(q(z_n) || N(0, I)) - KL(q(log l_n) || prior), where w grows from 0
+to 1 over the first part of training; everything reported as ELBO has w = 1.
 
 Read-outs: latent mean, normalised expression rho, loadings = mean Jacobian of log rho with respect to z.
 
@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -89,6 +90,9 @@ class SCVIConfig:
             if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise SettingError(f"{name} is {value!r}; it must be a whole number of at least 1.")
             object.__setattr__(self, name, int(value))  # NumPy numbers are welcome, and JSON cannot hold them
+        for name in ("use_observed_lib_size", "encode_covariates"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
         for name in ("dropout_rate", "kl_warmup"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
@@ -143,7 +147,9 @@ class SCVIModule(nn.Module):
 
     def design(self, batch: Batch) -> Tensor:
         """Covariates and one-hot batch, (B, n_covariates + n_batches)."""
-        return torch.cat([batch.covariates, one_hot(batch.batch, self.sizes.n_batches).to(batch.covariates.dtype)], dim=1)
+        return torch.cat(
+            [batch.covariates, one_hot(batch.batch, self.sizes.n_batches).to(batch.covariates.dtype)], dim=1
+        )
 
     def encode(self, batch: Batch) -> Posterior:
         """Parameters of q(z | x) and q(log l | x)."""
@@ -308,7 +314,7 @@ class SCVI(Model):
         reproduce: str | None = None,
         **unknown: object,
     ) -> None:
-        refuse_keywords("SCVI", unknown, tuple(SCVIConfig.__dataclass_fields__))
+        refuse_keywords("SCVI", unknown, tuple(signature(SCVI.__init__).parameters))
         if reproduce not in (None, "paper"):
             raise SettingError(f"reproduce is {reproduce!r}; it must be 'paper' or None.")
         if reproduce == "paper":
@@ -408,7 +414,9 @@ class SCVI(Model):
             If a rotation is asked for, which only a linear decoder has.
         """
         if rotate is not None:
-            raise SettingError(f"rotate={rotate!r} needs a linear decoder; SCVI's is not, so its loadings are as they are.")
+            raise SettingError(
+                f"rotate={rotate!r} needs a linear decoder; SCVI's is not, so its loadings are as they are."
+            )
         return loadings.mean_jacobian(self)
 
     def get_normalized_expression(
@@ -506,7 +514,9 @@ class SCVI(Model):
         seed: int = 0,
     ) -> float | np.ndarray:
         """Evidence lower bound in nats per cell (higher is better), KL weight 1; of each cell unless `return_mean`."""
-        return _mean_or_all(likelihood.fit_of_cells(self, adata, indices, n_samples=n_samples, seed=seed).elbo, return_mean)
+        return _mean_or_all(
+            likelihood.fit_of_cells(self, adata, indices, n_samples=n_samples, seed=seed).elbo, return_mean
+        )
 
     def get_reconstruction_error(
         self,

@@ -1,8 +1,8 @@
 """Read an SCVI model saved by scvi-tools (1.x): `model.pt` is a pickle, so it is opened with an allowlist only.
 
 `torch.load(weights_only=True)` builds tensors and plain containers. What else scvi-tools puts into its files is named
-here: NumPy arrays, and the pandas tables of the training history, for which an inert stand-in is built instead. Anything
-else is refused, and nothing in the file is ever run.
+here: NumPy arrays, and the pandas tables of the training history, for which an inert stand-in is built instead.
+Anything else is refused, and nothing in the file is ever run.
 """
 
 from __future__ import annotations
@@ -56,8 +56,12 @@ def _dict(*factory: object) -> dict[str, object]:
 def allowed_types() -> list[Any]:
     """What may be in the file besides tensors and plain Python containers."""
     from numpy._core import multiarray as core
+
     dtypes = [type(np.dtype(code)) for code in ("O", "?", "i1", "i2", "i4", "i8", "f4", "f8", "U1")]
-    old_names = [(core._reconstruct, "numpy.core.multiarray._reconstruct"), (core.scalar, "numpy.core.multiarray.scalar")]
+    old_names = [
+        (core._reconstruct, "numpy.core.multiarray._reconstruct"),
+        (core.scalar, "numpy.core.multiarray.scalar"),
+    ]
     containers = [slice, bytes, dict, (_dict, "collections.defaultdict")]
     history = [(_Ignored, name) for name in HISTORY_TYPES]
     return [core._reconstruct, core.scalar, np.ndarray, np.dtype, *dtypes, *old_names, *containers, *history]
@@ -92,8 +96,8 @@ def read_scvi(path: Path, adata: AnnData | None) -> SCVI:
         raise FileError(f"{path} holds a {model_name} model; only SCVI can be read.")
     if size_factor_key is not None:
         raise FileError(
-            f"{path} was trained with size_factor_key={size_factor_key!r}, where scvi-tools has a softplus in the place of "
-            "the softmax; lucidcell's SCVI has the softmax only, so train it anew."
+            f"{path} was trained with size_factor_key={size_factor_key!r}, where scvi-tools has a softplus in "
+            "the place of the softmax; lucidcell's SCVI has the softmax only, so train it anew."
         )
     config = SCVIConfig(**_structure(settings, path))
     model = SCVI._restore(vars(config), schema, None)
@@ -113,8 +117,12 @@ def _open(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals(allowed_types()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), "damaged file")
-        raise FileError(f"{path} holds something other than weights and plain values, and was not opened ({reason}).") from error
+        reason = next(
+            (line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), "damaged file"
+        )
+        raise FileError(
+            f"{path} holds something other than weights and plain values, and was not opened ({reason})."
+        ) from error
 
 
 def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,7 +238,9 @@ def _copy_layer(
     _copy_norm(layer.norm, state, f"{name}.1")
 
 
-def _copy_encoder(encoder: GeneMLP, state: Mapping[str, Tensor], name: str, columns: list[int], n_continuous: int) -> None:
+def _copy_encoder(
+    encoder: GeneMLP, state: Mapping[str, Tensor], name: str, columns: list[int], n_continuous: int
+) -> None:
     first: GeneLayer = encoder.first
     weight = state[f"{name}.fc_layers.Layer 0.0.weight"]
     n_genes = first.gene_weight.shape[0]

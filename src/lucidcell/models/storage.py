@@ -1,10 +1,10 @@
 """The run folder: what `save` writes and `load` reads. Safetensors, JSON and CSV; no pickle anywhere.
 
-    model.json            class, settings, schema, data record, training record, versions, sha256 of the weights
-    weights.safetensors   every tensor of the module
-    history.csv           one row per epoch
-    tables/               read-outs as CSV: cells, latent, loadings, factors, genes
-    result.h5ad           the same read-outs as AnnData without X
+model.json            class, settings, schema, data record, training record, versions, sha256 of the weights
+weights.safetensors   every tensor of the module
+history.csv           one row per epoch
+tables/               read-outs as CSV: cells, latent, loadings, factors, genes
+result.h5ad           the same read-outs as AnnData without X
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ def load(folder: Path, adata: AnnData | None) -> Model:
         schema = Schema.from_json(facts["schema"])
         cells = None if adata is None else Cells.from_schema(adata, schema, model=class_name)
         model = model_class._restore(facts["config"], schema, cells)
+        if asdict(model.config) != facts["config"]:  # a setting left out would silently become its default
+            raise TypeError(f"its config should have {', '.join(asdict(model.config))}")
         model.module.load_state_dict(weights)
     except DataError as error:
         if adata is not None and "stored schema" not in str(error):
@@ -147,7 +149,7 @@ def _read_facts(folder: Path) -> Mapping[str, Any]:
         raise FileError(f"{path} lacks {', '.join(missing)}; it was not written by lucidcell, or was changed.")
     if facts["schema_version"] != SCHEMA_VERSION:
         raise FileError(
-            f"{path} has schema version {facts['schema_version']}; this lucidcell reads {SCHEMA_VERSION}, so upgrade it."
+            f"{path} has schema version {facts['schema_version']}; this lucidcell reads {SCHEMA_VERSION}: upgrade."
         )
     kinds = {"class": str, "config": dict, "schema": dict, "data": dict, "training": dict | None, "command": str | None}
     wrong = [key for key, kind in kinds.items() if not isinstance(facts[key], kind)]
@@ -175,7 +177,9 @@ def _read_weights(folder: Path, sha256: str) -> dict[str, Any]:
         raise FileError(f"{path} is not a safetensors file ({_first_line(error)}).") from error
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
-        raise FileError(f"{path} holds NaN or infinite values in {len(broken)} tensors, such as {broken[0]!r}; train again.")
+        raise FileError(
+            f"{path} holds NaN or infinite values in {len(broken)} tensors, such as {broken[0]!r}; train again."
+        )
     return weights
 
 
@@ -186,4 +190,6 @@ def _read_history(folder: Path) -> pd.DataFrame:
     except (FileNotFoundError, pd.errors.EmptyDataError):  # no history is needed to read the model out
         return pd.DataFrame()
     except (OSError, ValueError) as error:
-        raise FileError(f"{path} cannot be read ({_first_line(error)}); delete it if the history does not matter.") from error
+        raise FileError(
+            f"{path} cannot be read ({_first_line(error)}); delete it if the history does not matter."
+        ) from error

@@ -94,8 +94,10 @@ def _latent_sizes(model: SCVI, batch: Batch) -> Tensor:
     return (batch.library if posterior.library_mu is None else posterior.library_mu.exp())[:, None]
 
 
-def likelihood_parameters(model: SCVI, batch: Batch, codes: Sequence[int | None], *, use_mean: bool) -> dict[str, Tensor]:
-    """Parameters of p(x | z, l) of a batch, each (B, G): mean and, as far as there are, theta and dropout probability."""
+def likelihood_parameters(
+    model: SCVI, batch: Batch, codes: Sequence[int | None], *, use_mean: bool
+) -> dict[str, Tensor]:
+    """Parameters of p(x | z, l) of a batch, each (B, G): mean and, where there are, theta and dropout probability."""
     module, config = model.module, model.config
     posterior = module.encode(batch)
     z = module.link(posterior.mu) if use_mean else module.sample_z(posterior)

@@ -29,7 +29,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise FileError(f"{path} could not be written ({error.strerror}); what was there before is unchanged.") from error
+        raise FileError(
+            f"{path} could not be written ({error.strerror}); what was there before is unchanged."
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -65,7 +67,7 @@ class Checkpoint(NamedTuple):
         try:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads(file.metadata()["facts"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
             version = facts["version"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise FileError(f"{path} is not a readable checkpoint ({error}); delete it to start afresh.") from error

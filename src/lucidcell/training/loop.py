@@ -136,7 +136,9 @@ class _Loop:
                     stopped = self._phases(phases, plan, checkpoint, bar)
             except KeyboardInterrupt:
                 stopped = "interrupted"
-                logger.warning("interrupted after %d epochs; the model keeps what it has learned.", len(self.state.rows))
+                logger.warning(
+                    "interrupted after %d epochs; the model keeps what it has learned.", len(self.state.rows)
+                )
                 if self.best_weights:
                     self.module.load_state_dict(self.best_weights)
             self._tick()
@@ -203,7 +205,8 @@ class _Loop:
 
     def _epoch(self, phase: Phase, n_epochs: int, optimizer: Adam) -> None:
         state, settings = self.state, self.settings
-        assert settings.batch_size is not None and settings.learning_rate is not None
+        assert settings.batch_size is not None
+        assert settings.learning_rate is not None
         per_epoch = n_batches(len(self.train_rows), settings.batch_size)
         batches = shuffled_batches(self.train_rows, settings.batch_size, settings.seed, len(state.rows))
         for step, rows in enumerate(batches):
@@ -235,8 +238,8 @@ class _Loop:
             return
         culprit = next((name for name, value in loss.terms.items() if not math.isfinite(value)), "objective")
         raise TrainingError(
-            f"the loss stopped being finite in phase '{phase.name}', epoch {self.state.epoch + 1}, step {step + 1}: the "
-            f"{culprit} term is {float(loss.terms.get(culprit, loss.objective))}; the learning rate of "
+            f"the loss stopped being finite in phase '{phase.name}', epoch {self.state.epoch + 1}, step {step + 1}: "
+            f"the {culprit} term is {float(loss.terms.get(culprit, loss.objective))}; the learning rate of "
             f"{self.settings.learning_rate:g} is the likely cause, so try a third of it, or gradient_clip=10."
         )
 
@@ -281,7 +284,9 @@ class _Loop:
 
     def _checkpoint_if_due(self, optimizer: Adam) -> None:
         now = time.perf_counter()
-        if self.folder is None or now - self.last_written < max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost_of_writing):
+        if self.folder is None or now - self.last_written < max(
+            CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost_of_writing
+        ):
             return
         self._tick()
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}

@@ -13,6 +13,7 @@ from lucidcell.maths import threads
 
 BETA_1, BETA_2 = 0.9, 0.999
 PIECE = 65536  # elements that one thread updates at a time
+WORTH_A_THREAD = 8  # pieces: below it, waking another thread takes longer than their update
 
 
 class Adam:
@@ -54,11 +55,13 @@ class Adam:
                 square.mul_(BETA_2).addcmul_(parameter.grad, parameter.grad, value=1 - BETA_2)
                 parameter.addcdiv_(mean, square.sqrt().mul_(scale).add_(self.eps), value=-size)
 
-    def _step_in_pieces(self, pieces: list[tuple[int, slice, tuple[np.ndarray, ...]]], size: float, scale: float) -> None:
+    def _step_in_pieces(
+        self, pieces: list[tuple[int, slice, tuple[np.ndarray, ...]]], size: float, scale: float
+    ) -> None:
         from lucidcell.training.adam_kernel import update
 
         gradients = [None if p.grad is None else p.grad.reshape(-1).numpy() for p in self.parameters]
-        n_tasks = min(threads.n_threads(), len(pieces))
+        n_tasks = max(1, min(threads.n_threads(), len(pieces) // WORTH_A_THREAD))
 
         def task(t: int) -> None:
             for i, stretch, (parameter, mean, square) in pieces[t::n_tasks]:
@@ -83,4 +86,3 @@ class Adam:
         for i in range(len(self.parameters)):
             self.mean[i].copy_(state[f"mean.{i}"])
             self.square[i].copy_(state[f"square.{i}"])
-

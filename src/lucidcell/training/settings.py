@@ -70,13 +70,17 @@ class Settings:
                 continue
             if not isinstance(value, Integral) or isinstance(value, bool) or not smallest <= int(value) < 2**63:
                 alternative = "" if name == "seed" else ", or None"
-                raise SettingError(f"{name} is {value!r}; it must be a whole number of at least {smallest}{alternative}.")
+                raise SettingError(
+                    f"{name} is {value!r}; it must be a whole number of at least {smallest}{alternative}."
+                )
         for name in ("learning_rate", "gradient_clip"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
                 raise SettingError(f"{name} is {value!r}; it must be a positive number, or None.")
         if not isinstance(self.train_size, Real) or not 0 < float(self.train_size) <= 1:
-            raise SettingError(f"train_size is {self.train_size!r}; it must be above 0 and at most 1, for instance 0.9.")
+            raise SettingError(
+                f"train_size is {self.train_size!r}; it must be above 0 and at most 1, for instance 0.9."
+            )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingError(f"precision is {self.precision!r}; it must be 'auto', 'float32' or 'bfloat16'.")
         _check_device(self.device)

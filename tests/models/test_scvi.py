@@ -1,0 +1,90 @@
+"""Structure of SCVI: its settings, where training starts, how it shows itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from battery import assert_sentence
+
+from lucidcell.errors import DataError, SettingError
+from lucidcell.models.scvi import SCVI
+
+
+def test_training_starts_at_the_mean_expression(simulated):
+    """Before any step the decoder's bias alone says the share of each gene, and theta its overdispersion."""
+    model = SCVI(simulated, batch_key="batch")
+    module = model._new_module(model.cells, seed=0)
+    shares = simulated.X.sum(0).A1 / simulated.X.sum()
+    np.testing.assert_allclose(torch.softmax(module.rho.bias, 0).detach(), shares, rtol=0.02, atol=1e-5)
+    theta = module.log_theta.exp().detach().numpy()
+    assert ((theta >= 1 / 20 * 0.999) & (theta <= 20 * 1.001)).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"n_latent": 0}, "n_latent is 0"),
+        ({"n_hidden": 1.5}, "n_hidden is 1.5"),
+        ({"n_layers": True}, "n_layers is True"),
+        ({"n_layers": "2"}, "n_layers is '2'"),
+        ({"dropout_rate": 1.0}, "dropout_rate is 1.0; it must be at least 0 and below 1"),
+        ({"dropout_rate": "low"}, "dropout_rate is 'low'"),
+        ({"kl_warmup": -0.1}, "kl_warmup is -0.1"),
+        ({"encode_covariates": "yes"}, "encode_covariates is 'yes'; it must be True or False"),
+        ({"gene_likelihood": "normal"}, "gene_likelihood is 'normal'; it must be one of nb, zinb, poisson"),
+        ({"dispersion": "gene-cell"}, "dispersion is 'gene-cell'; it must be one of gene, gene-batch, gene-label"),
+        ({"latent_distribution": "gamma"}, "latent_distribution is 'gamma'"),
+        ({"reproduce": "code"}, "reproduce is 'code'; it must be 'paper' or None"),
+    ],
+)
+def test_structures_without_meaning_are_refused(simulated, wrong, said):
+    with pytest.raises(SettingError) as caught:
+        SCVI(simulated, **wrong)
+    assert said in str(caught.value)
+    assert_sentence(caught.value)
+
+
+def test_numpy_numbers_are_welcome(simulated, tmp_path):
+    model = SCVI(simulated, n_hidden=np.int64(8), n_latent=np.uint8(2), dropout_rate=np.float64(0.2))
+    model.train(np.int64(1), batch_size=np.int32(40), seed=np.int64(3), num_threads=1, progress=False)
+    model.save(tmp_path / "run")
+    assert model.config.n_hidden == 8
+
+
+def test_the_paper_has_zinb_and_a_latent_library(simulated):
+    config = SCVI(simulated, reproduce="paper").config
+    assert (config.gene_likelihood, config.use_observed_lib_size) == ("zinb", False)
+
+
+def test_display(trained):
+    model = trained()
+    assert repr(model) == "SCVI(50 genes, 2 batches, 3 factors; trained for 6 epochs)"
+    assert "<table>" in model._repr_html_()
+
+
+def test_names_are_escaped_in_html(simulated):
+    simulated.obs["batch"] = np.where(simulated.obs["batch"] == "batch_0", "<script>alert(1)</script>", "b")
+    html = SCVI(simulated, batch_key="batch")._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_dispersion_by_label_needs_labels(trained, simulated):
+    model = trained(dispersion="gene-label")
+    del simulated.obs["cell_type"]
+    assert model.get_latent_representation(simulated).shape == (120, 3)
+    with pytest.raises(
+        DataError, match="dispersion='gene-label' needs a label for every cell, and 120 cells"
+    ) as caught:
+        model.get_elbo(simulated)
+    assert_sentence(caught.value)
+    with pytest.raises(SettingError, match="needs labels; pass labels_key"):
+        SCVI(simulated, dispersion="gene-label")
+    for missing, said in ((slice(0, 7), "7 of 120 have none"), (slice(0, 120), "120 of 120 have none")):
+        simulated.obs["cell_type"] = pd.Series(["a"] * 120, index=simulated.obs_names, dtype=object)
+        simulated.obs.iloc[missing, simulated.obs.columns.get_loc("cell_type")] = None
+        with pytest.raises(DataError, match=said) as caught:
+            SCVI(simulated, labels_key="cell_type", dispersion="gene-label")
+        assert_sentence(caught.value)

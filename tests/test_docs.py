@@ -1,0 +1,181 @@
+"""The documentation keeps its word: links, named tests, quoted messages, options, code and tutorials."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lucidcell as lc
+from lucidcell.models.keywords import OURS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.py"))
+BLOCK = re.compile(
+    r"(?P<run><!-- run -->\n)?```python\n(?P<code>.*?)^```"
+    r"(?:\n\n<!-- prints -->\n```text\n(?P<printed>.*?)^```)?",
+    re.DOTALL | re.MULTILINE,
+)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def read(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+# --- what pages refer to ----------------------------------------------------------------------------------------
+
+
+@every_page
+def test_relative_links_exist(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    local = [target.split("#")[0] for target in targets if "://" not in target and not target.startswith("#")]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+@every_page
+def test_named_tests_exist(page: Path) -> None:
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text(encoding="utf-8")):
+        assert (ROOT / file).is_file(), file
+        assert not name or re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file}::{name}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    others = {path.relative_to(DOCS).as_posix() for path in [*PAGES[1:], *TUTORIALS]} - {"README.md"}
+    assert sorted(name for name in others if f"]({name})" not in read("README.md")) == []
+
+
+# --- what pages say of the code ---------------------------------------------------------------------------------
+
+
+def defaults(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """Name and default of each argument that has one."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is not parameter.empty:
+            yield name, parameter.default
+
+
+def test_every_option_of_scvi_is_explained_with_its_default() -> None:
+    page = read("scvi.md")
+    written = {name: f'("{value}")' if isinstance(value, str) else f"({value})" for name, value in defaults(lc.SCVI)}
+    assert [name for name, default in written.items() if f"`{name}` {default}" not in page] == []
+
+
+def test_every_read_out_of_scvi_is_explained() -> None:
+    named = [name for name in dir(lc.SCVI) if name.startswith(("get_", "posterior_", "map_", "from_", "write"))]
+    assert len(named) > 12
+    assert [name for name in named if f"{name}(" not in read("scvi.md")] == []
+
+
+def test_every_argument_of_train_is_explained() -> None:
+    page = read("training.md")
+    assert [name for name, _ in defaults(lc.SCVI.train) if f"`{name}" not in page and f"{name}=" not in page] == []
+
+
+def test_every_argument_that_is_answered_by_ours_is_in_the_migration_table() -> None:
+    page = read("migration.md")
+    assert [name for name in OURS if not re.search(rf"[`\"{{]{name}\b", page)] == []
+
+
+def texts_of_the_code() -> list[str]:
+    """Every string of the package, with an ellipsis in the place of what is filled in."""
+    found = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def quoted_messages(page: str) -> list[str]:
+    """First column of the tables whose first column is headed "message" or "warning"."""
+    messages, inside = [], False
+    for line in page.splitlines():
+        cell = line.strip("|").split(" | ")[0].strip() if line.startswith("|") else ""
+        inside = bool(cell) and (inside or cell in ("message", "warning"))
+        if inside and cell not in ("message", "warning") and not cell.startswith("---"):
+            messages.append(cell)
+    return messages
+
+
+def test_quoted_messages_are_those_of_the_code() -> None:
+    texts, messages = texts_of_the_code(), quoted_messages(read("data.md"))
+    assert len(messages) > 45
+    for message in messages:
+        for part in (part.strip(" .,;()") for part in message.split("…")):
+            assert any(part in text for text in texts), f"{part!r} of {message!r}"
+
+
+# --- code on pages ----------------------------------------------------------------------------------------------
+
+
+@every_page
+def test_blocks_compile(page: Path) -> None:
+    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        compile(block["code"], page.name, "exec")
+
+
+@every_page
+def test_marked_blocks_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each by itself; what it prints is what the page says, but for the digits of numbers."""
+    monkeypatch.chdir(tmp_path)
+    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        assert block["run"] or not block["printed"], "a block with output must be run"
+        if block["run"]:
+            capsys.readouterr()
+            exec(compile(block["code"], page.name, "exec"), {"__name__": "page"})
+            printed = capsys.readouterr().out
+            assert block["printed"] is None or without_digits(printed) == without_digits(block["printed"])
+
+
+def without_digits(text: str) -> str:
+    return re.sub(r"\d+(\.\d+)?", "0", text.strip())
+
+
+# --- tutorials --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorials_run_and_say_the_truth(
+    tutorial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(tutorial), run_name="tutorial")
+    plt.close("all")
+    pictures = re.findall(r'savefig\("(.*?)"', tutorial.read_text(encoding="utf-8"))
+    assert [picture for picture in pictures if not (tmp_path / picture).stat().st_size] == []
+    assert capsys.readouterr().out
+    OUTCOMES[tutorial.stem](names, tmp_path)
+
+
+def outcome_of_pbmc3k(names: dict[str, Any], folder: Path) -> None:
+    means = names["marker_means"]
+    for marker, cell_type in {"CD79A": "B", "NKG7": "NK", "LYZ": "CD14+ Mono", "PPBP": "Platelet"}.items():
+        assert means[marker].idxmax() == cell_type
+    assert {"CD74", "HLA-DRA"} <= set(names["b_genes"].index)
+    assert names["held_out_elbo"] == pytest.approx(-names["model"].history["validation_negative_elbo"].min(), rel=0.02)
+    assert names["same"]
+    assert names["reference"].obsm["X_scvi"].shape == (names["reference"].n_obs, 10)
+    assert np.isfinite(names["mapped"].get_latent_representation()).all()
+    assert names["agreement"] > 0.75
+    assert (folder / "runs/pbmc3k/report.html").stat().st_size > 50_000
+
+
+OUTCOMES: dict[str, Callable[[dict[str, Any], Path], None]] = {"pbmc3k": outcome_of_pbmc3k}
