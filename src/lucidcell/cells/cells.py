@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lucidcell.cells.batch import Batch
     from lucidcell.cells.parts import Data
 
+MOST_SIZE_RATIO = 5.0  # between mean size factor and mean total count, or the reverse
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cells:
@@ -175,6 +177,7 @@ class Cells:
         if counts:
             all_genes = len(genes) == max(one.n_vars for one in parts.data)
             check_empty_cells(rows, parts.cell_names(), layer, model=model, all_genes=all_genes)
+        warnings += _size_factor_doubts(annotations, rows)
         record = record_data(rows, np.ones(len(genes), bool), warnings)
         return _assemble(parts, schema, annotations, rows, record, external_key)
 
@@ -251,6 +254,19 @@ def _assemble(
         record=record,
         external=None if external_key is None else parts.embedding(external_key),
     )
+
+
+def _size_factor_doubts(annotations: Annotations, rows: Rows) -> list[str]:
+    """Say so when size factors are not on the scale of counts, which the model takes them for."""
+    if annotations.size_factor is None:
+        return []
+    mean, total = float(annotations.size_factor.mean()), float(rows.sums().mean())
+    if MOST_SIZE_RATIO > mean / total > 1 / MOST_SIZE_RATIO:
+        return []
+    return [
+        f"size factors have mean {mean:.3g} where total counts have {total:.3g}, and take their place: multiply them "
+        f"by {total / mean:.3g}"
+    ]
 
 
 def _name_doubts(parts: Parts, genes: tuple[str, ...]) -> list[str]:

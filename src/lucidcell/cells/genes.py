@@ -42,7 +42,7 @@ def match_genes(wanted: Sequence[str], given: Sequence[str], *, pad: bool) -> np
     )
     if present.mean() >= SMALLEST_OVERLAP:
         raise DataError(
-            f"{message}: use model.map_query, which fills missing genes with zeros, or data with all genes."
+            f"{message}: use model.map_query, which completes missing genes, or data with all genes."
         )
     raise DataError(f"{message}, and at least {SMALLEST_OVERLAP:.0%} must be there: {_naming(wanted, given)}.")
 
