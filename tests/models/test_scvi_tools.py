@@ -181,7 +181,7 @@ def test_their_size_factors_mean_something_else_and_are_refused(stored, tmp_path
 @pytest.mark.parametrize("key", ["model_state_dict", "var_names", "attr_dict"])
 def test_every_part_of_the_file_is_needed(stored, tmp_path, key):
     del stored[key]
-    assert "is not a model saved by scvi-tools" in refuse(stored, tmp_path)
+    assert f"saved by scvi-tools 1.x ({key!r} is missing)" in refuse(stored, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["px_r", "z_encoder.mean_encoder.weight", "decoder.px_scale_decoder.0.bias"])
@@ -193,7 +193,9 @@ def test_every_weight_is_needed_in_its_shape(stored, tmp_path, name):
     refuse(stored, tmp_path)
 
 
-@pytest.mark.parametrize("other", [[], {}, 3, torch.zeros(3), {"attr_dict": []}, {"attr_dict": {"registry_": 1}}], ids=str)
+@pytest.mark.parametrize(
+    "other", [[], {}, 3, torch.zeros(3), {"attr_dict": []}, {"attr_dict": {"registry_": 1}}], ids=str
+)
 def test_other_contents_are_refused(tmp_path, other):
     refuse(other, tmp_path)
 

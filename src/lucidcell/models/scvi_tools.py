@@ -7,7 +7,6 @@ Anything else is refused, and nothing in the file is ever run.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -82,31 +81,38 @@ def read_scvi(path: Path, adata: AnnData | None) -> SCVI:
     FileError
         If the file is missing, holds anything but an SCVI model, or a structure that lucidcell does not have.
     """
-    from lucidcell.models.scvi import SCVI, SCVIConfig
-
     stored = _open(path / "model.pt" if path.is_dir() else path)
     try:
-        registry, settings = stored["attr_dict"]["registry_"], _settings(stored["attr_dict"])
-        state = {name: value for name, value in stored["model_state_dict"].items() if isinstance(value, Tensor)}
-        schema = _schema(registry, [str(name) for name in stored["var_names"]])
-        model_name, size_factor_key = registry["model_name"], registry["setup_args"].get("size_factor_key")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path} is not a model saved by scvi-tools 1.x ({error!r} is missing).") from error
-    if model_name != "SCVI":
-        raise FileError(f"{path} holds a {model_name} model; only SCVI can be read.")
+        model = _read(stored, path)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason += " is missing" if isinstance(error, KeyError) else ""
+        raise FileError(f"{path} is not a complete SCVI model saved by scvi-tools 1.x ({reason}).") from error
+    model.cells = None if adata is None else Cells.from_schema(adata, model.schema, model="SCVI")
+    if model.cells is not None:
+        model.data_facts = asdict(model.cells.record)
+    model.training_facts = {"epochs": 0, "best_epoch": 0, "stopped": "imported from scvi-tools", "seconds": 0.0}
+    return model
+
+
+def _read(stored: Mapping[str, Any], path: Path) -> SCVI:
+    """The model with these contents of its file; `path` is for messages."""
+    from lucidcell.models.scvi import SCVI, SCVIConfig
+
+    registry, settings = stored["attr_dict"]["registry_"], _settings(stored["attr_dict"])
+    if registry["model_name"] != "SCVI":
+        raise FileError(f"{path} holds a {registry['model_name']} model; only SCVI can be read.")
+    size_factor_key = registry["setup_args"].get("size_factor_key")
     if size_factor_key is not None:
         raise FileError(
             f"{path} was trained with size_factor_key={size_factor_key!r}, where scvi-tools has a softplus in "
             "the place of the softmax; lucidcell's SCVI has the softmax only, so train it anew."
         )
-    config = SCVIConfig(**_structure(settings, path))
-    model = SCVI._restore(vars(config), schema, None)
+    schema = _schema(registry, [str(name) for name in stored["var_names"]])
+    state = {name: value for name, value in stored["model_state_dict"].items() if isinstance(value, Tensor)}
+    model = SCVI._restore(vars(SCVIConfig(**_structure(settings, path))), schema, None)
     with torch.no_grad():
         _copy(model.module, state, schema)
-    model.cells = None if adata is None else Cells.from_schema(adata, schema, model="SCVI")
-    if model.cells is not None:
-        model.data_facts = asdict(model.cells.record)
-    model.training_facts = {"epochs": 0, "best_epoch": 0, "stopped": "imported from scvi-tools", "seconds": 0.0}
     return model
 
 
@@ -116,7 +122,7 @@ def _open(path: Path) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals(allowed_types()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # the unpickler raises a dozen kinds on damaged files
         reason = next(
             (line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), "damaged file"
         )
