@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,3 +92,25 @@ def test_dispersion_by_label_needs_labels(trained, simulated):
         with pytest.raises(DataError, match=said) as caught:
             SCVI(simulated, labels_key="cell_type", dispersion="gene-label")
         assert_sentence(caught.value)
+
+
+@pytest.mark.slow
+def test_the_model_does_not_depend_on_the_hash_seed():
+    """Sets and dicts of strings come in another order in another process; nothing may follow from that."""
+    code = """
+import hashlib
+import lucidcell as lc
+data = lc.simulate_counts(90, 40)
+model = lc.SCVI(data, batch_key="batch", labels_key="cell_type", n_hidden=8, n_latent=2)
+model.train(2, batch_size=32, num_threads=1, progress=False)
+query = data[:, ::-1].copy()
+query.obs["batch"] = ["z", "a", "m"] * 30
+found = [model.get_latent_representation(), model.map_query(query, max_epochs=1).get_normalized_expression().to_numpy()]
+print([hashlib.sha256(array.tobytes()).hexdigest() for array in found])
+"""
+    outputs = set()
+    for seed in ("0", "1", "77"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", code]
+        outputs.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(outputs) == 1

@@ -184,8 +184,8 @@ class _Loop:
                 return "early stopping"
             self._epoch(phase, n_epochs, optimizer)
             row = self._finish_epoch(phase, n_epochs, considered=state.epoch >= first_considered)
-            if len(state.rows) == 1:
-                self._estimate(row["seconds"], n_epochs)
+            if len(state.rows) == 2:  # the first one also compiles
+                self._estimate(row["seconds"] - state.rows[0]["seconds"], n_epochs - 2)
             bar.update()
             bar.set_postfix_str(_summary(row), refresh=False)
             state.epoch, state.step, state.sums, state.n_seen = state.epoch + 1, 0, {}, 0
@@ -193,11 +193,11 @@ class _Loop:
         return "finished"
 
     def _estimate(self, seconds: float, n_epochs: int) -> None:
-        """Say how long a long run will take, from its first epoch."""
-        minutes = seconds * (n_epochs - 1) / 60
+        """Say how long a long run will take, from the seconds of an epoch."""
+        minutes = seconds * n_epochs / 60
         if minutes >= LONG_RUN_MINUTES:
             logger.warning(
-                "training will take about %.0f minutes for %d epochs of %d cells; Ctrl-C ends it and keeps the model.",
+                "training will take about %.0f minutes for %d more epochs of %d cells; Ctrl-C keeps the model so far.",
                 minutes, n_epochs, len(self.train_rows),
             )  # fmt: skip
 
