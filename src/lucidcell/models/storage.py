@@ -149,7 +149,8 @@ def _read_facts(folder: Path) -> Mapping[str, Any]:
         raise FileError(f"{path} lacks {', '.join(missing)}; it was not written by lucidcell, or was changed.")
     if facts["schema_version"] != SCHEMA_VERSION:
         raise FileError(
-            f"{path} has schema version {facts['schema_version']}; this lucidcell reads {SCHEMA_VERSION}: upgrade."
+            f"{path} has schema version {facts['schema_version']}; this lucidcell reads {SCHEMA_VERSION}, "
+            "so upgrade it."
         )
     kinds = {"class": str, "config": dict, "schema": dict, "data": dict, "training": dict | None, "command": str | None}
     wrong = [key for key, kind in kinds.items() if not isinstance(facts[key], kind)]

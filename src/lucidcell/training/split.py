@@ -16,7 +16,8 @@ def hold_out(n_cells: int, train_size: float, seed: int) -> tuple[np.ndarray, np
     n_held_out = round((1 - train_size) * n_cells)
     if n_cells - n_held_out < 2:
         raise SettingError(
-            f"train_size={train_size} leaves {n_cells - n_held_out} of {n_cells} cells to train on; 2 are needed."
+            f"train_size={train_size} leaves {n_cells - n_held_out} of {n_cells} cells for training; "
+            "at least 2 are needed."
         )
     order = np.random.default_rng(seed).permutation(n_cells)
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])

@@ -1,0 +1,313 @@
+"""The command line: complete run folders, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from battery import Killed, checkpoint_every_step, killing
+
+import lucidcell as lc
+from lucidcell import cli
+from lucidcell.training.checkpoint import Checkpoint
+
+RUN_FILES = {"model.json", "weights.safetensors", "history.csv", "result.h5ad", "report.html"}
+TABLES = {f"tables/{name}.csv" for name in ("cells", "latent", "loadings", "factors", "genes")}
+
+
+class Answer(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lucidcell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run the command in this process, as its entry point does."""
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["lucidcell", *map(str, arguments)])
+        status: object = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            status = leaving.code or 0
+        assert isinstance(status, int)
+        return Answer(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def data(simulated: ad.AnnData, tmp_path: Path) -> Path:
+    path = tmp_path / "cells.h5ad"
+    simulated.write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(simulated_once: ad.AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that `lucidcell fit` wrote, in a process of its own."""
+    folder = tmp_path_factory.mktemp("cli")
+    simulated_once.write_h5ad(folder / "cells.h5ad")
+    arguments = [
+        "--batch-key",
+        "batch",
+        "--labels-key",
+        "cell_type",
+        "--n-hidden",
+        "16",
+        "--n-latent",
+        "3",
+        "--max-epochs",
+        "3",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "lucidcell.cli",
+        "fit",
+        str(folder / "cells.h5ad"),
+        "--out",
+        str(folder / "run"),
+        *arguments,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "120 cells, 50 genes, 2 batches, 3 labels" in done.stdout
+    assert "3 epochs in" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"report: {folder / 'run' / 'report.html'}"
+    return folder / "run"
+
+
+# --- what works -------------------------------------------------------------------------------------------------
+
+
+def test_version(lucidcell):
+    assert lucidcell("--version") == (0, f"lucidcell {lc.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", [(), ("fit",), ("report",), ("map",), ("demo",)])
+def test_help_names_every_option(lucidcell, command):
+    answer = lucidcell(*command, "--help")
+    assert answer.status == 0
+    assert "Usage" in answer.out
+    for option in {"fit": ["--n-latent", "--batch-key"], "map": ["--min-overlap"]}.get("".join(command), []):
+        assert option in answer.out
+
+
+def test_without_a_command_the_help_is_shown(lucidcell):
+    answer = lucidcell()
+    assert answer.status == 2
+    assert "fit" in answer.out + answer.err
+
+
+def test_help_answers_at_once():
+    """Median of three; half a second on an idle machine, twice that allowed here."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "lucidcell.cli", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) < 1.0, seconds
+
+
+def test_help_does_not_load_torch():
+    code = "import sys, lucidcell.cli; print([m for m in ('torch', 'scanpy', 'anndata', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_fit_writes_a_complete_run_folder(fitted):
+    names = {p.relative_to(fitted).as_posix() for p in fitted.rglob("*") if p.is_file()}
+    assert names >= RUN_FILES | TABLES
+    facts = json.loads((fitted / "model.json").read_text())
+    assert facts["command"].startswith("lucidcell fit ")
+    assert facts["command"].endswith("--max-epochs 3")
+    assert len(pd.read_csv(fitted / "history.csv")) == 3
+    page = (fitted / "report.html").read_text()
+    assert "<html" in page
+    assert "Z1" in page
+
+
+def test_a_fit_is_a_model_of_the_library(fitted, simulated):
+    model = lc.load(fitted, simulated)
+    assert repr(model) == "SCVI(50 genes, 2 batches, 3 factors; trained for 3 epochs)"
+    np.testing.assert_allclose(
+        model.get_latent_representation(),
+        pd.read_csv(fitted / "tables/latent.csv")[["Z1", "Z2", "Z3"]],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_every_option_of_fit_reaches_the_model(lucidcell, data, tmp_path):
+    answer = lucidcell(
+        "fit", data, "--out", tmp_path / "run", "--model", "scvi", "--batch-key", "batch", "--labels-key", "cell_type",
+        "--categorical-covariate", "sex", "--continuous-covariate", "age", "--size-factor-key", "size",
+        "--n-top-genes", 30, "--n-latent", 4, "--n-hidden", 12, "--n-layers", 2, "--gene-likelihood", "zinb",
+        "--max-epochs", 2, "--batch-size", 40, "--learning-rate", 0.004, "--no-early-stopping", "--device", "cpu",
+        "--num-threads", 1, "--precision", "float32", "--seed", 7,
+    )  # fmt: skip
+    assert answer.status == 0, answer.err
+    facts = json.loads((tmp_path / "run" / "model.json").read_text())
+    config, schema, settings = facts["config"], facts["schema"], facts["training"]["settings"]
+    assert (config["n_latent"], config["n_hidden"], config["n_layers"], config["gene_likelihood"]) == (4, 12, 2, "zinb")
+    assert (schema["batch_key"], schema["labels_key"], schema["size_factor_key"]) == ("batch", "cell_type", "size")
+    assert list(schema["categorical_covariates"]) == ["sex"]
+    assert list(schema["continuous_covariates"]) == ["age"]
+    assert len(schema["gene_names"]) == 30
+    wanted = {
+        "max_epochs": 2, "batch_size": 40, "learning_rate": 0.004, "early_stopping": False, "device": "cpu",
+        "num_threads": 1, "precision": "float32", "seed": 7,
+    }  # fmt: skip
+    assert {name: settings[name] for name in wanted} == wanted
+
+
+def test_layers_and_other_formats_are_read(lucidcell, simulated, tmp_path):
+    simulated.layers["counts"] = simulated.X.copy()
+    simulated.X = simulated.X.log1p()
+    simulated.write_zarr(tmp_path / "cells.zarr")
+    small = ("--n-hidden", 8, "--n-latent", 2, "--max-epochs", 1, "--num-threads", 1)
+    answer = lucidcell("fit", tmp_path / "cells.zarr", "--out", tmp_path / "run", "--layer", "counts", *small)
+    assert answer.status == 0, answer.err
+
+
+def test_map_writes_a_run_folder_of_the_query(lucidcell, fitted, simulated, tmp_path):
+    simulated.obs["batch"] = ["new"] * 120
+    simulated[:40, :45].copy().write_h5ad(tmp_path / "query.h5ad")
+    answer = lucidcell("map", fitted, tmp_path / "query.h5ad", "--out", tmp_path / "mapped", "--max-epochs", 2)
+    assert answer.status == 0, answer.err
+    assert {p.name for p in (tmp_path / "mapped").iterdir()} >= RUN_FILES
+    assert len(pd.read_csv(tmp_path / "mapped" / "tables" / "latent.csv")) == 40
+    assert lc.load(tmp_path / "mapped").schema.batch_categories == ("batch_0", "batch_1", "new")
+
+
+def test_report_can_be_written_again_with_a_title(lucidcell, fitted):
+    answer = lucidcell("report", fitted, "--title", "Blood of <b>donors</b>")
+    assert answer.status == 0, answer.err
+    assert "Blood of &lt;b&gt;donors&lt;/b&gt;" in (fitted / "report.html").read_text()
+
+
+def test_a_run_that_was_cut_off_is_resumed(lucidcell, data, tmp_path):
+    small = ("--n-hidden", 8, "--n-latent", 2, "--num-threads", 1, "--max-epochs", 3)
+    assert lucidcell("fit", data, "--out", tmp_path / "whole", *small).status == 0
+    with checkpoint_every_step(), patch.object(Checkpoint, "write", killing(Checkpoint.write, 2, late=True)):
+        with pytest.raises(Killed):
+            lucidcell("fit", data, "--out", tmp_path / "resumed", *small)
+    answer = lucidcell("fit", data, "--out", tmp_path / "resumed", "--resume", *small)
+    assert answer.status == 0, answer.err
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "resumed")]
+    assert weights[0] == weights[1]
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------
+
+
+def assert_one_line(answer: Answer, said: str) -> None:
+    """Status 1 and one line that begins with the program's name."""
+    assert answer.status == 1, answer
+    lines = answer.err.strip().splitlines()
+    assert lines[-1].startswith("lucidcell: "), answer.err
+    assert [line for line in lines if "Traceback" in line or line.startswith("  File")] == []
+    assert len([line for line in lines if line.startswith("lucidcell: ")]) == 1
+    assert said in lines[-1], lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "scvy"], "--model is 'scvy'; it must be one of scvi"),
+        (["--layer", "counts"], "layers has no 'counts'"),
+        (["--batch-key", "Batch"], "did you mean 'batch'"),
+        (["--labels-key", "celltype"], "did you mean 'cell_type'"),
+        (["--categorical-covariate", "sexe"], "did you mean 'sex'"),
+        (["--continuous-covariate", "sex"], "as continuous covariate it must be numeric"),
+        (["--size-factor-key", "library_size"], "obs has no 'library_size'"),
+        (["--n-top-genes", "0"], "n_top_genes=0 is not possible"),
+        (["--n-latent", "0"], "n_latent is 0"),
+        (["--n-hidden", "-5"], "n_hidden is -5"),
+        (["--n-layers", "0"], "n_layers is 0"),
+        (["--gene-likelihood", "normal"], "gene_likelihood is 'normal'; it must be one of nb, zinb, poisson"),
+        (["--max-epochs", "0"], "max_epochs is 0"),
+        (["--batch-size", "1"], "batch_size is 1"),
+        (["--learning-rate", "-1"], "learning_rate is -1.0"),
+        (["--device", "tpu"], "device 'tpu' is not to be had here"),
+        (["--num-threads", "0"], "num_threads is 0"),
+        (["--precision", "half"], "precision is 'half'"),
+        (["--seed", "-1"], "seed is -1"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_one_mistake_in_each_option_of_fit(lucidcell, data, tmp_path, arguments, said):
+    assert_one_line(lucidcell("fit", data, "--out", tmp_path / "run", *arguments), said)
+    assert not (tmp_path / "run" / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("nowhere.h5ad", None, "does not exist"),
+        ("cells.txt", b"hello", "is of an unknown kind; lucidcell reads .h5ad, .zarr, 10x .h5 and 10x folders"),
+        ("cells.h5ad", b"hello", "is not an HDF5 file"),
+        ("cells.zarr", b"hello", "is a file, while a zarr store is a folder"),
+        ("cells.h5", b"hello", "is not an HDF5 file"),
+    ],
+)
+def test_data_that_cannot_be_read(lucidcell, tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert_one_line(lucidcell("fit", tmp_path / name, "--out", tmp_path / "run"), said)
+
+
+def test_a_place_that_is_taken_or_cannot_be_written(lucidcell, data, fitted, tmp_path):
+    assert_one_line(
+        lucidcell("fit", data, "--out", fitted), "already holds a model; choose another --out, or pass --overwrite"
+    )
+    assert_one_line(lucidcell("map", fitted, data, "--out", fitted), "already holds a model")
+    (tmp_path / "file").write_text("in the way")
+    small = ("--n-hidden", 8, "--n-latent", 2, "--max-epochs", 1)
+    assert_one_line(lucidcell("fit", data, "--out", tmp_path / "file", *small), "could not be written")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("command", ["report", "map"])
+def test_folders_that_hold_no_run(lucidcell, data, tmp_path, command):
+    arguments = [tmp_path / "nowhere"] + ([data, "--out", tmp_path / "mapped"] if command == "map" else [])
+    assert_one_line(lucidcell(command, *arguments), "nowhere")
+
+
+def test_queries_that_do_not_fit(lucidcell, fitted, simulated, tmp_path):
+    simulated[:, :20].copy().write_h5ad(tmp_path / "few.h5ad")
+    arguments = ("map", fitted, tmp_path / "few.h5ad", "--out", tmp_path / "mapped")
+    assert_one_line(lucidcell(*arguments), "the query has 20 of the reference's 50 genes (40%), below min_overlap=50%")
+    assert lucidcell(*arguments, "--min-overlap", 0.3).status == 0
+    simulated.X = simulated.X.log1p()
+    simulated.write_h5ad(tmp_path / "logs.h5ad")
+    assert_one_line(lucidcell("map", fitted, tmp_path / "logs.h5ad", "--out", tmp_path / "m"), "looks log-transformed")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--n-latent", "many"], ["--n-latents", "3"], ["--max-epochs"]], ids=lambda a: a[-1]
+)
+def test_options_that_are_none_are_explained_by_typer(lucidcell, data, tmp_path, arguments):
+    answer = lucidcell("fit", data, "--out", tmp_path / "run", *arguments)
+    assert answer.status == 2
+    assert "Traceback" not in answer.err
+    assert arguments[0] in answer.err
+
+
+def test_a_command_that_is_none(lucidcell):
+    answer = lucidcell("fitt")
+    assert answer.status == 2
+    assert "No such command 'fitt'" in answer.err
