@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -400,6 +401,9 @@ def check_views_and_files_give_the_same_bits(case: Case) -> None:
         backed = lc.read_h5ad(path, backed="r")
         assert_same_answers(case.answers(case.trained(), backed, but=("loadings",)), wanted)
         backed.file.close()
+        if find_spec("xarray") and find_spec("dask"):
+            lazy = ad.experimental.read_lazy(path)
+            assert_same_answers(case.answers(case.trained(), lazy, but=("loadings",)), wanted)
 
 
 def check_the_users_data_stay_as_they_are(case: Case) -> None:

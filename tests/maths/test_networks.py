@@ -77,6 +77,51 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean():
     torch.testing.assert_close(dropped[survivors], kept[survivors] / 0.6)
 
 
+def test_gradients_under_dropout_are_those_of_the_units_that_were_kept():
+    torch.manual_seed(0)
+    mlp = MLP(5, 0, 30, 1, dropout=0.3).train()
+    linear, norm = mlp.layers[0].linear, mlp.layers[0].norm
+    x, outer = torch.randn(40, 5, requires_grad=True), torch.randn(40, 30)
+    inputs = [x, linear.weight, norm.weight, norm.bias]
+    out = mlp(x, x.new_zeros(40, 0))
+    ours = torch.autograd.grad((out * outer).sum(), inputs)
+    plain = batch_norm(linear(x), None, None, norm.weight, norm.bias, training=True, eps=1e-3).relu()
+    kept = (out > 0) | (plain == 0)
+    torch.testing.assert_close(out, plain * kept / 0.7)
+    theirs = torch.autograd.grad((plain * kept / 0.7 * outer).sum(), inputs)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_is_drawn_anew_for_every_cell_unit_and_step():
+    torch.manual_seed(0)
+    mlp = MLP(1, 0, 400, 1, dropout=0.5).train()
+    with torch.no_grad():
+        mlp.layers[0].norm.bias.fill_(50.0)  # every unit is active
+        x = torch.randn(300, 1)
+        first, second = ((mlp(x, x.new_zeros(300, 0)) > 0).double() - 0.5 for _ in range(2))
+    for mask in (first, second):
+        assert mask.mean().abs() < 0.01
+        assert mask.mean(0).abs().max() < 0.15
+        assert mask.mean(1).abs().max() < 0.15
+        assert (mask[1:] * mask[:-1]).mean().abs() < 0.005
+        assert (mask[:, 1:] * mask[:, :-1]).mean().abs() < 0.005
+    assert (first * second).mean().abs() < 0.005
+    torch.manual_seed(0)
+    again = MLP(1, 0, 400, 1, dropout=0.5).train()
+    again.layers[0].norm.bias.data.fill_(50.0)
+    same = torch.randn(300, 1)
+    assert torch.equal((again(same, same.new_zeros(300, 0)) > 0).double() - 0.5, first), "the seed decides"
+
+
+def test_nan_is_not_taken_for_a_unit_that_is_switched_off():
+    torch.manual_seed(0)
+    mlp = MLP(3, 0, 4, 1).train()
+    x = torch.randn(10, 3)
+    x[4, 1] = torch.nan
+    assert mlp(x, x.new_zeros(10, 0)).isnan().any()
+
+
 @pytest.mark.parametrize("n_covariates", [0, 3])
 def test_gene_mlp_is_an_mlp_of_the_dense_counts(sparse_rows, counts, n_covariates):
     torch.manual_seed(0)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import torch
 from _pytest.mark import ParameterSet
-from battery import CHECKS, SLOW_CHECKS, Case, check_fault
+from battery import (
+    CHECKS,
+    SLOW_CHECKS,
+    Case,
+    check_fault,
+    check_global_random_state_is_left_alone,
+    check_model,
+    check_read_outs_repeat_themselves,
+    check_the_same_seed_gives_the_same_model,
+    check_the_users_data_stay_as_they_are,
+)
 from faults import FAULTS, Fault
 
+from lucidcell.models import storage
 from lucidcell.models.scvi import SCVI
 
 BATCH = {"batch_key": "batch"}
@@ -57,3 +71,63 @@ def test_data(case: Case, fault: Fault) -> None:
     if fault.name == "dask":
         pytest.importorskip("dask.array")
     check_fault(case, fault)
+
+
+@pytest.mark.slow
+def test_check_model_runs_everything() -> None:
+    pytest.importorskip("dask.array")
+    check_model(SCVI, batch_key="batch")
+
+
+# --- the checks find what they look for -------------------------------------------------------------------------
+
+
+class Restless(SCVI):
+    """Its factors tremble."""
+
+    def get_latent_representation(self, *args: Any, **kwargs: Any) -> Any:
+        return super().get_latent_representation(*args, **(kwargs | {"give_mean": False, "seed": next(COUNTER)}))
+
+
+class Careless(SCVI):
+    """Draws from the global generator."""
+
+    def get_elbo(self, *args: Any, **kwargs: Any) -> Any:
+        torch.rand(1)
+        return super().get_elbo(*args, **kwargs)
+
+
+class Scribbling(SCVI):
+    """Leaves a note in the user's data."""
+
+    def get_latent_library_size(self, adata: Any = None, **kwargs: Any) -> Any:
+        if adata is not None:
+            adata.uns["_note"] = "was here"
+        return super().get_latent_library_size(adata, **kwargs)
+
+
+class Forgetful(SCVI):
+    """Starts from other weights every time."""
+
+    def _new_module(self, cells: Any, seed: int) -> Any:
+        return super()._new_module(cells, next(COUNTER))
+
+
+COUNTER = itertools.count()
+
+
+@pytest.mark.parametrize(
+    ("model_class", "check"),
+    [
+        (Restless, check_read_outs_repeat_themselves),
+        (Careless, check_global_random_state_is_left_alone),
+        (Scribbling, check_the_users_data_stay_as_they_are),
+        (Forgetful, check_the_same_seed_gives_the_same_model),
+    ],
+)
+def test_a_model_with_a_fault_fails_its_check(
+    model_class: type[SCVI], check: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(storage.MODELS, model_class.__name__, model_class.__module__)
+    with pytest.raises(AssertionError):
+        check(Case(model_class, BATCH))
