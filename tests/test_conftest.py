@@ -7,7 +7,6 @@ import urllib.request
 
 import anndata as ad
 import pytest
-import torch
 
 
 def send() -> None:
@@ -30,7 +29,6 @@ def test_the_network_is_out_of_reach(use_the_network):
         use_the_network()
 
 
-def test_one_thread_and_the_semantics_of_anndata_0_13():
-    assert torch.get_num_threads() == 1
+def test_the_semantics_of_anndata_0_13():
     if "copy_on_write_X" in dir(ad.settings):
         assert ad.settings.copy_on_write_X
