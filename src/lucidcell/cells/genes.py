@@ -41,9 +41,7 @@ def match_genes(wanted: Sequence[str], given: Sequence[str], *, pad: bool) -> np
         f"{n_missing} of the model's {len(wanted)} genes ({n_missing / len(wanted):.0%}) are missing ({some(missing)})"
     )
     if present.mean() >= SMALLEST_OVERLAP:
-        raise DataError(
-            f"{message}: use model.map_query, which completes missing genes, or data with all genes."
-        )
+        raise DataError(f"{message}: use model.map_query, which completes missing genes, or data with all genes.")
     raise DataError(f"{message}, and at least {SMALLEST_OVERLAP:.0%} must be there: {_naming(wanted, given)}.")
 
 

@@ -13,7 +13,7 @@ change nothing. The likelihood of the new columns sees the same completed counts
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -30,13 +30,15 @@ from lucidcell.training.settings import Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from lucidcell.models.scvi import SCVI, SCVIModule
+    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.scvi import SCVIModule
 
+M = TypeVar("M", bound="CountModel")
 CELLS_AT_A_TIME = 1024
 LEAST_OBSERVED = 0.05  # share of expected counts that observed genes have at least, against division by nothing
 
 
-def map_query(model: SCVI, adata: AnnData, *, min_overlap: float = 0.5, max_epochs: int = 30, seed: int = 0) -> SCVI:
+def map_query(model: M, adata: AnnData, *, min_overlap: float = 0.5, max_epochs: int = 30, seed: int = 0) -> M:
     """A model whose cells are those of `adata`, with the reference's weights and new ones for new batches only.
 
     Parameters
@@ -66,22 +68,20 @@ def map_query(model: SCVI, adata: AnnData, *, min_overlap: float = 0.5, max_epoc
             f"the query has {cells.present.sum()} of the reference's {cells.n_genes} genes ({overlap:.0%}), below "
             f"min_overlap={min_overlap:.0%}; use the same kind of gene names, or lower min_overlap."
         )
-    module = extend_batches(model, cells)
+    query = extend_batches(model, cells)
     if overlap < 1:
-        cells = fill_missing(module.eval(), cells)
-    query = type(model)._restore(vars(model.config), cells.schema, cells)
-    query.module = module.eval()
+        query.cells = fill_missing(query.vae, cells)
     query.training_facts, query.history = model.training_facts, model.history
     if cells.schema.n_batches > model.schema.n_batches and len(cells) > 1:
         _train_new_columns(query, model.schema.n_batches, max_epochs, seed)
     return query
 
 
-def extend_batches(model: SCVI, cells: Cells) -> SCVIModule:
-    """The reference's module with batch columns for every batch of `cells`; new ones are the mean of the known."""
+def extend_batches(model: M, cells: Cells) -> M:
+    """A model of `cells` with the reference's weights, and columns for all batches: new ones are means of old."""
+    query = type(model)._restore(vars(model.config), cells.schema, cells)
     old, n_old, n_new = model.module.state_dict(), model.schema.n_batches, cells.schema.n_batches
-    extended = type(model)._restore(vars(model.config), cells.schema, None).module
-    for name, target in extended.state_dict().items():
+    for name, target in query.module.state_dict().items():
         source = old[name]
         if source.shape == target.shape:
             target.copy_(source)
@@ -91,26 +91,26 @@ def extend_batches(model: SCVI, cells: Cells) -> SCVIModule:
         else:  # one row for each batch: dispersion, library prior
             target[:n_old] = source
             target[n_old:] = source.mean(0, keepdim=True)
-    if n_new > n_old and not model.config.use_observed_lib_size:
-        _set_library_prior(extended, cells, n_old)
-    return extended
+    if n_new > n_old and not model.vae.config.use_observed_lib_size:
+        _set_library_prior(query.vae, cells, n_old)
+    return query
 
 
-def _set_library_prior(module: SCVIModule, cells: Cells, n_old: int) -> None:
+def _set_library_prior(vae: SCVIModule, cells: Cells, n_old: int) -> None:
     from lucidcell.models.initial import library_prior
 
-    module.library_prior[n_old:] = torch.from_numpy(library_prior(cells)).float()[n_old:]
+    vae.library_prior[n_old:] = torch.from_numpy(library_prior(cells)).float()[n_old:]
 
 
 @torch.no_grad()
-def fill_missing(module: SCVIModule, cells: Cells) -> Cells:
+def fill_missing(vae: SCVIModule, cells: Cells) -> Cells:
     """`cells` with expected counts in the place of the genes that are not present."""
     missing = torch.from_numpy(np.flatnonzero(~cells.present))
     completed = []
     for start in range(0, len(cells), CELLS_AT_A_TIME):
         batch = cells.take(np.arange(start, min(start + CELLS_AT_A_TIME, len(cells))))
-        z = module.link(module.encode(batch).mu)
-        rho = module.decode(z, module.design(batch)).exp()[:, missing]
+        z = vae.link(vae.encode(batch).mu)
+        rho = vae.decode(z, vae.design(batch)).exp()[:, missing]
         observed_share = (1 - rho.sum(1, keepdim=True)).clamp(min=LEAST_OBSERVED)
         counts = batch.counts.dense()
         observed = counts.sum(1, keepdim=True)
@@ -130,17 +130,17 @@ def fill_missing(module: SCVIModule, cells: Cells) -> Cells:
 class _NewColumns(nn.Module):
     """The module seen by the training loop: only the columns of new batches move, and batch-norm stays still."""
 
-    def __init__(self, module: SCVIModule, n_old: int) -> None:
+    def __init__(self, vae: SCVIModule, n_old: int) -> None:
         super().__init__()
-        self.module = module
-        n_new = module.sizes.n_batches - n_old
+        self.vae = vae
+        n_new = vae.sizes.n_batches - n_old
         self.trained: list[nn.Parameter] = []
-        for parameter in module.parameters():
+        for parameter in vae.parameters():
             parameter.requires_grad_(False)
-        layers = [layer.linear.weight for layer in module.decoder.blocks()]
-        if module.config.encode_covariates:
-            layers += [layer.linear.weight for layer in module.encoder.rest.blocks()]
-            layers.append(module.encoder.first.covariate_weight)
+        layers = [layer.linear.weight for layer in vae.decoder.blocks()]
+        if vae.config.encode_covariates:
+            layers += [layer.linear.weight for layer in vae.encoder.rest.blocks()]
+            layers.append(vae.encoder.first.covariate_weight)
         for weight in layers:
             assert isinstance(weight, nn.Parameter)
             weight.requires_grad_(True)
@@ -151,18 +151,18 @@ class _NewColumns(nn.Module):
 
     def train(self, mode: bool = True) -> _NewColumns:
         super().train(mode)
-        self.module.eval()
+        self.vae.eval()
         return self
 
     def phases(self) -> list[Phase]:
-        return [Phase("query", self.module.loss, self.trained)]
+        return [Phase("query", self.vae.loss, self.trained)]
 
 
-def _train_new_columns(query: SCVI, n_old: int, max_epochs: int, seed: int) -> None:
+def _train_new_columns(query: CountModel, n_old: int, max_epochs: int, seed: int) -> None:
     cells = query.cells
     assert cells is not None
     settings = Settings(max_epochs=max_epochs, train_size=1.0, seed=seed).resolve(len(cells))
-    query.record = fit(_NewColumns(query.module, n_old), cells, settings, progress=False)
-    for parameter in query.module.parameters():
+    query.record = fit(_NewColumns(query.vae, n_old), cells, settings, progress=False)
+    for parameter in query.vae.parameters():
         parameter.requires_grad_(True)
     query.history, query.training_facts = query.record.history, storage.training_facts(query.record)

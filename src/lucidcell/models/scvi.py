@@ -34,8 +34,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softmax
@@ -48,15 +46,13 @@ from lucidcell.maths.divergences import kl_gaussians, kl_standard_normal
 from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
 from lucidcell.maths.networks import MLP, GeneMLP
 from lucidcell.models import initial
-from lucidcell.models.base import Model
+from lucidcell.models.count_model import CountModel
 from lucidcell.models.keywords import refuse_keywords
-from lucidcell.readouts import expression, latent, likelihood, loadings, predictive_check, tables
 from lucidcell.training.phases import Loss, Phase
 from lucidcell.training.schedule import warm_up
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
 
 SMALLEST_VARIANCE = 1e-4
 CHOICES = {
@@ -107,6 +103,10 @@ class Sizes(NamedTuple):
     n_batches: int
     n_labels: int
     n_covariates: int
+
+    @classmethod
+    def of(cls, schema: Schema) -> Sizes:
+        return cls(schema.n_genes, schema.n_batches, schema.n_labels, schema.n_covariates)
 
 
 class Posterior(NamedTuple):
@@ -245,7 +245,7 @@ class SCVIModule(nn.Module):
         return [Phase("elbo", self.loss, list(self.parameters()), warmup=self.config.kl_warmup)]
 
 
-class SCVI(Model):
+class SCVI(CountModel):
     """Variational autoencoder for counts (Lopez et al. 2018), with readable factors.
 
     Parameters
@@ -343,13 +343,13 @@ class SCVI(Model):
                 f"obs[{labels_key!r}]: label them, leave them out, or use dispersion='gene'."
             )
         with torch.random.fork_rng(devices=[]):
-            module = SCVIModule(config, _sizes(cells.schema))
+            module = SCVIModule(config, Sizes.of(cells.schema))
         self._start(config, module, cells.schema, cells)
 
     def _new_module(self, cells: Cells, seed: int) -> SCVIModule:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = SCVIModule(self.config, _sizes(cells.schema))
+            module = SCVIModule(self.config, Sizes.of(cells.schema))
         initial.from_data(module, cells)
         return module
 
@@ -358,245 +358,15 @@ class SCVI(Model):
         model = cls.__new__(cls)
         structure = SCVIConfig(**config)
         with torch.random.fork_rng(devices=[]):
-            module = SCVIModule(structure, _sizes(schema))
+            module = SCVIModule(structure, Sizes.of(schema))
         model._start(structure, module, schema, cells)
         return model
 
-    # --- read-outs ---
+    @property
+    def vae(self) -> SCVIModule:
+        return self.module
 
-    def get_latent_representation(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        give_mean: bool = True,
-        mc_samples: int = 5000,
-        n_samples: int = 1,
-        batch_size: int | None = None,
-        return_dist: bool = False,
-        seed: int = 0,
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Factors of each cell.
-
-        Parameters
-        ----------
-        adata
-            Cells to embed; the training data for None. Genes are found by name.
-        indices
-            Positions of the cells, or a boolean mask; all for None.
-        give_mean
-            Posterior mean (of a logistic normal by `mc_samples` draws); otherwise `n_samples` draws.
-        mc_samples, n_samples
-            Number of draws.
-        batch_size
-            Cells at a time.
-        return_dist
-            Return mean and variance of q(z | x), both (n, D), instead; before the softmax of a logistic normal.
-        seed
-            Of the draws.
-
-        Returns
-        -------
-        Array (n, D), or (n_samples, n, D) for several draws.
-        """
-        if return_dist:
-            return latent.latent_distribution(self, adata, indices, batch_size)
-        if give_mean:
-            return latent.latent_mean(self, adata, indices, mc_samples, batch_size, seed)
-        return latent.latent_samples(self, adata, indices, n_samples, batch_size, seed)
-
-    def get_loadings(self, *, rotate: str | None = None) -> pd.DataFrame:
-        """Genes x factors: mean over at most 5,000 cells of d log rho_g / d z_d; `attrs` say how it was derived.
-
-        Raises
-        ------
-        SettingError
-            If a rotation is asked for, which only a linear decoder has.
-        """
-        if rotate is not None:
-            raise SettingError(
-                f"rotate={rotate!r} needs a linear decoder; SCVI's is not, so its loadings are as they are."
-            )
-        return loadings.mean_jacobian(self)
-
-    def get_normalized_expression(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        transform_batch: str | Sequence[str] | None = None,
-        gene_list: Sequence[str] | None = None,
-        library_size: float | str = 1,
-        n_samples: int = 1,
-        return_mean: bool = True,
-        return_numpy: bool | None = None,
-        batch_size: int | None = None,
-        seed: int = 0,
-    ) -> pd.DataFrame | np.ndarray:
-        """Expression rho, free of library size; also of batch when `transform_batch` names one or several.
-
-        Parameters
-        ----------
-        adata, indices, batch_size
-            As in `get_latent_representation`.
-        transform_batch
-            Decode every cell as if it came from this batch; for several, their mean. None: each its own.
-        gene_list
-            Genes by name; all for None.
-        library_size
-            Multiply rho by this number, or by the cell's library for "latent".
-        n_samples
-            Draws of z; with 1, z is its posterior mean.
-        return_mean
-            Average the draws.
-        return_numpy
-            Return an array; by default only where draws are not averaged.
-        seed
-            Of the draws.
-
-        Returns
-        -------
-        Cells x genes as DataFrame, or as array; (n_samples, n, genes) where draws are not averaged.
-        """
-        values = expression.normalized_expression(
-            self, adata, indices, transform_batch=transform_batch, gene_list=gene_list, library_size=library_size,
-            n_samples=n_samples, return_mean=return_mean, batch_size=batch_size, seed=seed,
-        )  # fmt: skip
-        if return_numpy or not return_mean:
-            return values
-        genes = [self.schema.gene_names[g] for g in expression.gene_positions(self, gene_list)]
-        return pd.DataFrame(values, index=self.cells_of(adata, indices).cell_names, columns=genes)
-
-    def posterior_predictive_sample(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        n_samples: int = 1,
-        gene_list: Sequence[str] | None = None,
-        transform_batch: str | Sequence[str] | None = None,
-        seed: int = 0,
-    ) -> csr_matrix | list[csr_matrix]:
-        """Counts drawn from the fitted model for each cell: cells x genes, sparse; a list of them for several draws."""
-        from scipy.sparse import csr_matrix, vstack
-
-        genes = expression.gene_positions(self, gene_list)
-        draws: list[list[csr_matrix]] = [[] for _ in range(n_samples)]
-        for _, counts in expression.predictive_draws(
-            self, adata, indices, transform_batch=transform_batch, n_samples=n_samples, seed=seed
-        ):
-            for sample, drawn in zip(draws, counts.numpy(), strict=True):
-                sample.append(csr_matrix(drawn[:, genes]))
-        stacked = [vstack(sample, format="csr") for sample in draws]
-        return stacked[0] if n_samples == 1 else stacked
-
-    def posterior_predictive_check(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        n_samples: int = 1,
-        seed: int = 0,
-    ) -> pd.DataFrame:
-        """Mean, coefficient of variation and zero fraction of each gene, observed and drawn from the model.
-
-        `lucidcell.plots.predictive_check` draws the table.
-        """
-        return predictive_check.predictive_check(self, adata, indices, n_samples=n_samples, seed=seed)
-
-    def get_elbo(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        n_samples: int = 1,
-        return_mean: bool = True,
-        seed: int = 0,
-    ) -> float | np.ndarray:
-        """Evidence lower bound in nats per cell (higher is better), KL weight 1; of each cell unless `return_mean`."""
-        return _mean_or_all(
-            likelihood.fit_of_cells(self, adata, indices, n_samples=n_samples, seed=seed).elbo, return_mean
-        )
-
-    def get_reconstruction_error(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        n_samples: int = 1,
-        return_mean: bool = True,
-        seed: int = 0,
-    ) -> float | np.ndarray:
-        """-E log p(x | z) in nats per cell (lower is better)."""
-        fit = likelihood.fit_of_cells(self, adata, indices, n_samples=n_samples, seed=seed)
-        return _mean_or_all(-fit.log_likelihood, return_mean)
-
-    def get_marginal_ll(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        n_mc_samples: int = 1000,
-        return_mean: bool = True,
-        seed: int = 0,
-    ) -> float | np.ndarray:
-        """log p(x) in nats per cell by importance sampling (higher is better)."""
-        values = likelihood.marginal_log_likelihood(self, adata, indices, n_samples=n_mc_samples, seed=seed)
-        return _mean_or_all(values, return_mean)
-
-    def get_feature_correlation_matrix(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        n_samples: int = 10,
-        transform_batch: str | Sequence[str] | None = None,
-        correlation_type: str = "spearman",
-        rna_size_factor: float = 1000,
-        seed: int = 0,
-    ) -> pd.DataFrame:
-        """Gene x gene correlation of denoised expression drawn from the posterior."""
-        return expression.gene_correlation(
-            self, adata, indices, n_samples=n_samples, transform_batch=transform_batch,
-            correlation_type=correlation_type, rna_size_factor=rna_size_factor, seed=seed,
-        )  # fmt: skip
-
-    def get_likelihood_parameters(
-        self, adata: AnnData | None = None, *, indices: Sequence[int] | np.ndarray | None = None
-    ) -> dict[str, np.ndarray]:
-        """Parameters of p(x | z, l) at the posterior mean, each (n, G): "mean", and as the likelihood has them
-        "theta" (inverse dispersion) and "dropout" (probability).
-        """  # noqa: D205
-        batches = self.batches(self.cells_of(adata, indices))
-        with torch.no_grad():
-            found = [expression.likelihood_parameters(self, batch, [None], use_mean=True) for batch in batches]
-        return {name: torch.cat([one[name] for one in found]).numpy() for name in found[0]}
-
-    def get_latent_library_size(
-        self, adata: AnnData | None = None, *, indices: Sequence[int] | np.ndarray | None = None
-    ) -> np.ndarray:
-        """Library size of each cell, (n,): median of q(l | x), or the observed total where it is not latent."""
-        return latent.latent_library(self, adata, indices)
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Read-outs for the run folder: cells, latent, loadings, factors, genes."""
-        return tables.run_tables(self)
-
-    def write(self, adata: AnnData) -> None:
-        """Write the read-outs into `adata`, and nothing else.
-
-        Sets `obsm["X_scvi"]` (n, D), `varm["scvi_loadings"]` (genes, D; NaN for genes that the model lacks) and
-        `uns["scvi"]` (settings and how the loadings were derived).
-        """
-        tables.write(self, adata)
-
-    # --- other data, other tools ---
-
-    def map_query(self, adata: AnnData, *, min_overlap: float = 0.5, max_epochs: int = 30, seed: int = 0) -> SCVI:
-        """A model for new cells in the same latent space; see `lucidcell.models.query.map_query`."""
-        from lucidcell.models.query import map_query
-
-        return map_query(self, adata, min_overlap=min_overlap, max_epochs=max_epochs, seed=seed)
+    # --- other tools ---
 
     @classmethod
     def from_scvi_tools(cls, path: str | Path, adata: AnnData | None = None) -> SCVI:
@@ -604,11 +374,3 @@ class SCVI(Model):
         from lucidcell.models.scvi_tools import read_scvi
 
         return read_scvi(Path(path), adata)
-
-
-def _sizes(schema: Schema) -> Sizes:
-    return Sizes(schema.n_genes, schema.n_batches, schema.n_labels, schema.n_covariates)
-
-
-def _mean_or_all(values: np.ndarray, return_mean: bool) -> float | np.ndarray:
-    return float(values.mean(dtype=float)) if return_mean else values

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lucidcell.cells.batch import Batch
-    from lucidcell.models.scvi import SCVI
+    from lucidcell.models.count_model import CountModel
 
 
-def batch_codes(model: SCVI, transform_batch: str | Sequence[str] | None) -> list[int | None]:
+def batch_codes(model: CountModel, transform_batch: str | Sequence[str] | None) -> list[int | None]:
     """Codes of the batches to decode as; None keeps each cell's own."""
     if transform_batch is None:
         return [None]
@@ -34,7 +34,7 @@ def batch_codes(model: SCVI, transform_batch: str | Sequence[str] | None) -> lis
     return [known.index(name) for name in names]
 
 
-def gene_positions(model: SCVI, gene_list: Sequence[str] | None) -> np.ndarray:
+def gene_positions(model: CountModel, gene_list: Sequence[str] | None) -> np.ndarray:
     """Positions of genes by name; all of them for None."""
     if gene_list is None:
         return np.arange(model.schema.n_genes)
@@ -51,17 +51,17 @@ def as_batch(batch: Batch, code: int | None) -> Batch:
     return batch if code is None else batch._replace(batch=torch.full_like(batch.batch, code))
 
 
-def sampled_rho(model: SCVI, batch: Batch, codes: Sequence[int | None], *, use_mean: bool) -> Tensor:
+def sampled_rho(model: CountModel, batch: Batch, codes: Sequence[int | None], *, use_mean: bool) -> Tensor:
     """rho (B, G) averaged over the batches in `codes`, at the mean of q(z | x) or at one draw."""
-    module = model.module
-    posterior = module.encode(batch)
-    z = module.link(posterior.mu) if use_mean else module.sample_z(posterior)
-    rhos = [module.decode(z, module.design(as_batch(batch, code))).exp() for code in codes]
+    vae = model.vae
+    posterior = vae.encode(batch)
+    z = vae.link(posterior.mu) if use_mean else vae.sample_z(posterior)
+    rhos = [vae.decode(z, vae.design(as_batch(batch, code))).exp() for code in codes]
     return torch.stack(rhos).mean(0)
 
 
 def normalized_expression(
-    model: SCVI,
+    model: CountModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     *,
@@ -89,29 +89,29 @@ def normalized_expression(
     return np.concatenate(found, axis=0 if return_mean else 1)
 
 
-def _latent_sizes(model: SCVI, batch: Batch) -> Tensor:
-    posterior = model.module.encode(batch)
+def _latent_sizes(model: CountModel, batch: Batch) -> Tensor:
+    posterior = model.vae.encode(batch)
     return (batch.library if posterior.library_mu is None else posterior.library_mu.exp())[:, None]
 
 
 def likelihood_parameters(
-    model: SCVI, batch: Batch, codes: Sequence[int | None], *, use_mean: bool
+    model: CountModel, batch: Batch, codes: Sequence[int | None], *, use_mean: bool
 ) -> dict[str, Tensor]:
     """Parameters of p(x | z, l) of a batch, each (B, G): mean and, where there are, theta and dropout probability."""
-    module, config = model.module, model.config
-    posterior = module.encode(batch)
-    z = module.link(posterior.mu) if use_mean else module.sample_z(posterior)
-    library = _latent_sizes(model, batch) if use_mean else module.sample_log_library(posterior, batch).exp()[:, None]
-    hiddens = [module.decoder(z, module.design(as_batch(batch, code))) for code in codes]
-    rho = torch.stack([torch.softmax(module.rho(hidden), dim=1) for hidden in hiddens]).mean(0)
+    vae, config = model.vae, model.vae.config
+    posterior = vae.encode(batch)
+    z = vae.link(posterior.mu) if use_mean else vae.sample_z(posterior)
+    library = _latent_sizes(model, batch) if use_mean else vae.sample_log_library(posterior, batch).exp()[:, None]
+    hiddens = [vae.decoder(z, vae.design(as_batch(batch, code))) for code in codes]
+    rho = torch.stack([torch.softmax(vae.rho(hidden), dim=1) for hidden in hiddens]).mean(0)
     parameters = {"mean": rho * library}
     if config.gene_likelihood != "poisson":
-        groups = [module.group(as_batch(batch, code)) for code in codes]
-        theta = module.log_theta.exp()
+        groups = [vae.group(as_batch(batch, code)) for code in codes]
+        theta = vae.log_theta.exp()
         thetas = [theta.expand(batch.n_cells, -1) if group is None else theta[group] for group in groups]
         parameters["theta"] = torch.stack(thetas).mean(0)
     if config.gene_likelihood == "zinb":
-        parameters["dropout"] = torch.stack([module.dropout_logit(h).sigmoid() for h in hiddens]).mean(0)
+        parameters["dropout"] = torch.stack([vae.dropout_logit(h).sigmoid() for h in hiddens]).mean(0)
     return parameters
 
 
@@ -128,7 +128,7 @@ def sample_counts(parameters: dict[str, Tensor]) -> Tensor:
 
 
 def predictive_draws(
-    model: SCVI,
+    model: CountModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     *,
@@ -145,7 +145,7 @@ def predictive_draws(
 
 
 def gene_correlation(
-    model: SCVI,
+    model: CountModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     *,

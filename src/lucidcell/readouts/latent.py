@@ -13,25 +13,25 @@ from lucidcell.readouts.random import draws, seeded
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from lucidcell.models.scvi import SCVI
+    from lucidcell.models.count_model import CountModel
 
 
 def latent_distribution(
-    model: SCVI, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, batch_size: int | None
+    model: CountModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, batch_size: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of q(z | x), each (n, D), before the softmax of a logistic-normal latent."""
     means, variances = [], []
     cells = model.cells_of(adata, indices)
     with torch.no_grad():
         for batch in model.batches(cells, batch_size):
-            posterior = model.module.encode(batch)
+            posterior = model.vae.encode(batch)
             means.append(posterior.mu.numpy())
             variances.append(posterior.sigma.square().numpy())
     return np.concatenate(means), np.concatenate(variances)
 
 
 def latent_mean(
-    model: SCVI,
+    model: CountModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     mc_samples: int,
@@ -40,18 +40,18 @@ def latent_mean(
 ) -> np.ndarray:
     """Posterior mean of the latent factors, (n, D); of a logistic normal by Monte Carlo."""
     mu, variance = latent_distribution(model, adata, indices, batch_size)
-    if model.config.latent_distribution == "normal":
+    if model.vae.config.latent_distribution == "normal":
         return mu
     total = np.zeros_like(mu)
     with seeded(seed):
         loc, scale = torch.from_numpy(mu), torch.from_numpy(variance).sqrt()
         for _ in draws(mc_samples, "mc_samples"):
-            total += model.module.link(loc + scale * torch.randn_like(scale)).numpy()
+            total += model.vae.link(loc + scale * torch.randn_like(scale)).numpy()
     return total / mc_samples
 
 
 def latent_samples(
-    model: SCVI,
+    model: CountModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     n_samples: int,
@@ -62,16 +62,16 @@ def latent_samples(
     mu, variance = latent_distribution(model, adata, indices, batch_size)
     with seeded(seed):
         loc, scale = torch.from_numpy(mu), torch.from_numpy(variance).sqrt()
-        drawn = [model.module.link(loc + scale * torch.randn_like(scale)).numpy() for _ in draws(n_samples)]
+        drawn = [model.vae.link(loc + scale * torch.randn_like(scale)).numpy() for _ in draws(n_samples)]
     return drawn[0] if n_samples == 1 else np.stack(drawn)
 
 
-def latent_library(model: SCVI, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+def latent_library(model: CountModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
     """Library size of each cell, (n,): the median of q(l | x), or the observed one where it is not latent."""
     sizes = []
     with torch.no_grad():
         for batch in model.batches(model.cells_of(adata, indices)):
-            posterior = model.module.encode(batch)
+            posterior = model.vae.encode(batch)
             latent = posterior.library_mu
             sizes.append(batch.library.numpy() if latent is None else latent.exp().numpy())
     return np.concatenate(sizes)

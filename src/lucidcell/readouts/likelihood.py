@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lucidcell.cells.batch import Batch
-    from lucidcell.models.scvi import SCVI, SCVIModule
+    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.scvi import SCVIModule
 
 
 class Fit(NamedTuple):
@@ -32,7 +33,7 @@ class Fit(NamedTuple):
 
 
 def fit_of_cells(
-    model: SCVI,
+    model: CountModel,
     adata: AnnData | None = None,
     indices: Sequence[int] | np.ndarray | None = None,
     *,
@@ -40,21 +41,21 @@ def fit_of_cells(
     seed: int = 0,
 ) -> Fit:
     """Terms of the ELBO (KL weight 1), the likelihood averaged over `n_samples` draws of z."""
-    module, likelihoods, divergences = model.module, [], []
+    vae, likelihoods, divergences = model.vae, [], []
     with seeded(seed):
         for batch in model.batches(model.cells_of(adata, indices)):
-            posterior = module.encode(batch)
+            posterior = vae.encode(batch)
             total = torch.zeros(batch.n_cells)
             for _ in draws(n_samples):
-                log_library = module.sample_log_library(posterior, batch)
-                total += module.log_likelihood(batch, module.sample_z(posterior), log_library).per_cell
+                log_library = vae.sample_log_library(posterior, batch)
+                total += vae.log_likelihood(batch, vae.sample_z(posterior), log_library).per_cell
             likelihoods.append((total / n_samples).numpy())
-            divergences.append((module.kl_z(posterior) + module.kl_library(posterior, batch)).numpy())
+            divergences.append((vae.kl_z(posterior) + vae.kl_library(posterior, batch)).numpy())
     return Fit(np.concatenate(likelihoods), np.concatenate(divergences))
 
 
 def marginal_log_likelihood(
-    model: SCVI,
+    model: CountModel,
     adata: AnnData | None = None,
     indices: Sequence[int] | np.ndarray | None = None,
     *,
@@ -65,21 +66,21 @@ def marginal_log_likelihood(
     found = []
     with seeded(seed):
         for batch in model.batches(model.cells_of(adata, indices)):
-            weights = torch.stack([_log_importance(model.module, batch) for _ in draws(n_samples, "n_mc_samples")])
+            weights = torch.stack([_log_importance(model.vae, batch) for _ in draws(n_samples, "n_mc_samples")])
             found.append((torch.logsumexp(weights, dim=0) - math.log(n_samples)).numpy())
     return np.concatenate(found)
 
 
-def _log_importance(module: SCVIModule, batch: Batch) -> Tensor:
+def _log_importance(vae: SCVIModule, batch: Batch) -> Tensor:
     """log p(x, z, l) - log q(z, l | x) at one draw; the densities of z are those of the Gaussian before any softmax."""
     one = torch.ones(())
-    posterior = module.encode(batch)
+    posterior = vae.encode(batch)
     z = posterior.mu + posterior.sigma * torch.randn_like(posterior.sigma)
-    log_library = module.sample_log_library(posterior, batch)
+    log_library = vae.sample_log_library(posterior, batch)
     log_ratio = gaussian_log_prob(z, torch.zeros(()), one) - gaussian_log_prob(z, posterior.mu, posterior.sigma)
-    total = module.log_likelihood(batch, module.link(z), log_library).per_cell + log_ratio.sum(1)
+    total = vae.log_likelihood(batch, vae.link(z), log_library).per_cell + log_ratio.sum(1)
     if posterior.library_mu is not None and posterior.library_sigma is not None:
-        prior = module.library_prior[batch.batch]
+        prior = vae.library_prior[batch.batch]
         total += gaussian_log_prob(log_library, prior[:, 0], prior[:, 1])
         total -= gaussian_log_prob(log_library, posterior.library_mu, posterior.library_sigma)
     return total

@@ -10,13 +10,13 @@ import torch
 from torch.func import jvp
 
 if TYPE_CHECKING:
-    from lucidcell.models.scvi import SCVI
+    from lucidcell.models.count_model import CountModel
 
 MOST_CELLS = 5000
 CELLS_AT_A_TIME = 256
 
 
-def mean_jacobian(model: SCVI, seed: int = 0) -> pd.DataFrame:
+def mean_jacobian(model: CountModel, seed: int = 0) -> pd.DataFrame:
     """Mean over cells of d log rho_g / d z_d, (G, D): the change of log expression per unit of a factor.
 
     Over at most 5,000 cells of the training data, drawn with `seed`; one forward-mode derivative for each factor.
@@ -26,15 +26,15 @@ def mean_jacobian(model: SCVI, seed: int = 0) -> pd.DataFrame:
     if len(cells) > MOST_CELLS:
         chosen = np.random.default_rng(seed).choice(len(cells), MOST_CELLS, replace=False)
         cells = cells.select(np.sort(chosen))
-    module, n_latent = model.module, model.config.n_latent
+    vae, n_latent = model.vae, model.vae.config.n_latent
     total = torch.zeros(cells.n_genes, n_latent, dtype=torch.float64)
     with torch.no_grad():
         for batch in model.batches(cells, CELLS_AT_A_TIME):
-            z, design = module.link(module.encode(batch).mu), module.design(batch)
+            z, design = vae.link(vae.encode(batch).mu), vae.design(batch)
             for d in range(n_latent):
                 direction = torch.zeros_like(z)
                 direction[:, d] = 1.0
-                slope = jvp(lambda point, design=design: module.decode(point, design), (z,), (direction,))[1]
+                slope = jvp(lambda point, design=design: vae.decode(point, design), (z,), (direction,))[1]
                 total[:, d] += slope.sum(0)
     table = pd.DataFrame(
         (total / len(cells)).numpy(), index=pd.Index(model.schema.gene_names, name="gene"), columns=model.factor_names

@@ -14,12 +14,12 @@ from lucidcell.readouts.predictive_check import predictive_check
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from lucidcell.models.scvi import SCVI
+    from lucidcell.models.count_model import CountModel
 
 MOST_CHECKED_CELLS = 5000
 
 
-def run_tables(model: SCVI) -> dict[str, pd.DataFrame]:
+def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
     """Tables of the model's own cells, by file name: cells, latent, loadings, factors, genes."""
     cells = model.cells_of(None)
     mu, variance = latent_distribution(model, None, None, None)
@@ -42,7 +42,7 @@ def _with_index(table: pd.DataFrame) -> pd.DataFrame:
     return flat
 
 
-def _cell_table(model: SCVI) -> pd.DataFrame:
+def _cell_table(model: CountModel) -> pd.DataFrame:
     cells = model.cells_of(None)
     batches, labels = np.array(cells.schema.batch_categories), np.array([*cells.schema.label_categories, ""])
     totals = np.add.reduceat(np.append(cells.values, 0.0), np.minimum(cells.indptr[:-1], len(cells.values)))
@@ -51,7 +51,7 @@ def _cell_table(model: SCVI) -> pd.DataFrame:
     )
 
 
-def _factor_table(model: SCVI, mu: np.ndarray, variance: np.ndarray) -> pd.DataFrame:
+def _factor_table(model: CountModel, mu: np.ndarray, variance: np.ndarray) -> pd.DataFrame:
     """Per factor: variance of its posterior mean over cells, and mean KL from the prior in nats (0: not used)."""
     kl = 0.5 * (variance + mu**2 - 1 - np.log(variance))
     return pd.DataFrame({"factor": model.factor_names, "z_variance": mu.var(0), "kl": kl.mean(0)})
@@ -72,8 +72,8 @@ def as_anndata(name: str, tables: dict[str, pd.DataFrame]) -> AnnData:
     return result
 
 
-def write(model: SCVI, adata: AnnData) -> None:
-    """Write the read-outs into `adata`; see `SCVI.write`."""
+def write(model: CountModel, adata: AnnData) -> None:
+    """Write the read-outs into `adata`; see `CountModel.write`."""
     if adata.is_view:
         raise DataError("this AnnData is a view; write into its copy: adata = adata.copy().")
     latent = model.get_latent_representation(adata)
