@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         read_zarr,
         select_genes,
     )
+    from lucidcell.cells.seed_labels import seed_labels
     from lucidcell.cells.simulate import simulate_counts
     from lucidcell.models.base import load
     from lucidcell.models.scvi import SCVI
@@ -36,6 +37,7 @@ __all__ = [
     "read_10x",
     "pbmc3k",
     "simulate_counts",
+    "seed_labels",
     "select_genes",
     "SCVI",
     "load",
@@ -56,6 +58,7 @@ _HOMES = {
     "read_10x": "lucidcell.cells",
     "pbmc3k": "lucidcell.cells",
     "simulate_counts": "lucidcell.cells.simulate",
+    "seed_labels": "lucidcell.cells.seed_labels",
     "select_genes": "lucidcell.cells",
     "SCVI": "lucidcell.models.scvi",
     "load": "lucidcell.models.base",

@@ -31,7 +31,7 @@ def read_gmt(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
     """
     file = Path(path)
     sets: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         name, *rest = (part.strip() for part in line.split("\t"))
@@ -49,7 +49,14 @@ def read_gmt(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
     return sets
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """Content of a text file, plain or packed with gzip.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, or not readable text.
+    """
     try:
         data = file.read_bytes()
         if data.startswith(b"\x1f\x8b"):
@@ -58,4 +65,4 @@ def _text(file: Path) -> str:
     except FileNotFoundError:
         raise FileError(f"{file} does not exist: check the path.") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise FileError(f"{file} cannot be read as text ({error}): is it a GMT file?") from error
+        raise FileError(f"{file} cannot be read as text ({error}): is it the right file?") from error
