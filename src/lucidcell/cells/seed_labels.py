@@ -4,9 +4,9 @@ Score of cell n for a type with genes g of sign s_g = +1 (expressed) or -1 (not 
 
     score_n = mean over g of s_g zscore_g( log(1 + 10^4 x_ng / sum_h x_nh) )
 
-The z-score is over all cells. Reference: Xu et al. (2021), Mol. Syst. Biol. 17, e9620, "Signature calculus" and "Cell type
-annotation in a single dataset based on seed labels" (the 50 best cells of each type). That cells named by two types
-are left out, and that a score must be positive, are ours.
+The z-score is over all cells. Reference: Xu et al. (2021), Mol. Syst. Biol. 17, e9620, "Signature calculus" and "Cell
+type annotation in a single dataset based on seed labels" (the 50 best cells of each type). That cells named by two
+types are left out, and that a score must be positive, are ours.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def seed_labels(
 ) -> pd.Series:
     """Label the cells that fit a cell type's signature best, and no other cell.
 
-    A cell gets the label of a type if its score is above 0 and among the `top` of that type. A cell among the best of two
-    types is ambiguous and gets none. Do this before genes are selected, since markers are often not variable.
+    A cell gets the label of a type if its score is above 0 and among the `top` of that type. A cell among the best of
+    two types is ambiguous and gets none. Do this before genes are selected, since markers are often not variable.
 
     Parameters
     ----------
     adata
         Counts in X or `layer`; not changed.
     signatures
-        ``{type: [genes]}`` or ``{type: {"positive": [genes], "negative": [genes]}}``; or the path of a CSV file (columns
-        type, gene, sign) or of a GMT file (sets ``X_UP`` and ``X_DN`` belong to the type X).
+        ``{type: [genes]}`` or ``{type: {"positive": [genes], "negative": [genes]}}``; or the path of a CSV file
+        (columns type, gene, sign) or of a GMT file (sets ``X_UP`` and ``X_DN`` belong to the type X).
     layer
         Layer with the counts; None for X.
     top
@@ -88,7 +88,7 @@ def seed_labels(
 
 
 def signature_scores(adata: AnnData, signatures: Signatures, *, layer: str | None = None) -> pd.DataFrame:
-    """Score of each cell for each signature, (n, types): mean z-score of its positive genes and minus its negative ones.
+    """Score of each cell for each signature, (n, types): mean z-score of its genes, negative ones with a minus.
 
     Parameters
     ----------
@@ -133,9 +133,9 @@ def _genes_found(wanted: dict[str, Signature], position: Mapping[str, int]) -> d
     for name, signature in found.items():
         if not signature.positive:
             raise DataError(
-                f"none of the {len(wanted[name].positive)} positive genes of {name!r} ({some(wanted[name].positive)}) is "
-                f"among the {len(position)} genes of the data ({some(list(position)[:3])}, ...): use the same kind of gene "
-                "names, or data from before genes were selected."
+                f"none of the {len(wanted[name].positive)} positive genes of {name!r} ({some(wanted[name].positive)}) "
+                f"is among the {len(position)} genes of the data ({some(list(position)[:3])}, ...): use the same kind "
+                "of gene names, or data from before genes were selected."
             )
     if missing:
         logger.warning("%d of %d signature genes are not in the data: %s.", len(missing), len(named), some(missing))

@@ -15,6 +15,8 @@ SIGNS = {"+": "positive", "positive": "positive", "1": "positive", "+1": "positi
          "-": "negative", "negative": "negative", "-1": "negative"}  # fmt: skip
 ENDINGS = {"_UP": "positive", "_DN": "negative"}  # MSigDB's, of the two halves of one signature
 
+Halves: TypeAlias = dict[str, dict[str, list[str]]]  # genes by type and sign
+
 
 class Signature(NamedTuple):
     """Genes of a cell type, each once."""
@@ -32,9 +34,9 @@ def read_signatures(signatures: Signatures) -> dict[str, Signature]:
     Parameters
     ----------
     signatures
-        A mapping from each type to its genes, or to ``{"positive": genes, "negative": genes}``. Or the path of a CSV file
-        with the columns type, gene and, if wanted, sign (+ or -). Or the path of a GMT file, where the sets ``X_UP``
-        and ``X_DN`` are the positive and the negative genes of the type X, and any other set is positive.
+        A mapping from each type to its genes, or to ``{"positive": genes, "negative": genes}``. Or the path of a CSV
+        file with the columns type, gene and, if wanted, sign (+ or -). Or the path of a GMT file, where the sets
+        ``X_UP`` and ``X_DN`` are the positive and the negative genes of the type X, and any other set is positive.
 
     Raises
     ------
@@ -58,10 +60,10 @@ def read_signatures(signatures: Signatures) -> dict[str, Signature]:
 
 def _of_mapping(
     signatures: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]],
-) -> dict[str, dict[str, list[str]]]:
+) -> Halves:
     if not signatures:
         raise SettingError("signatures are empty; give at least one cell type with its genes.")
-    found: dict[str, dict[str, list[str]]] = {}
+    found: Halves = {}
     for name, genes in signatures.items():
         halves = genes if isinstance(genes, Mapping) else {"positive": genes}
         if odd := sorted(set(halves) - {"positive", "negative"}):
@@ -73,7 +75,7 @@ def _of_mapping(
     return found
 
 
-def _of_file(path: Path) -> dict[str, dict[str, list[str]]]:
+def _of_file(path: Path) -> Halves:
     endings = [ending.lower() for ending in path.suffixes]
     if ".gmt" in endings:
         return _of_gmt(path)
@@ -82,8 +84,8 @@ def _of_file(path: Path) -> dict[str, dict[str, list[str]]]:
     raise FileError(f"{path} is neither a .csv nor a .gmt file; signatures come in one of these, or as a dict.")
 
 
-def _of_gmt(path: Path) -> dict[str, dict[str, list[str]]]:
-    found: dict[str, dict[str, list[str]]] = {}
+def _of_gmt(path: Path) -> Halves:
+    found: Halves = {}
     for name, genes in read_gmt(path).items():
         ending = name[-3:].upper()
         cell_type, sign = (name[:-3], ENDINGS[ending]) if ending in ENDINGS else (name, "positive")
@@ -94,14 +96,14 @@ def _of_gmt(path: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _of_csv(path: Path) -> dict[str, dict[str, list[str]]]:
+def _of_csv(path: Path) -> Halves:
     lines = csv.reader(read_text(path).lstrip("\N{ZERO WIDTH NO-BREAK SPACE}").splitlines())
     header = [name.strip().lower() for name in next(lines, [])]
     if missing := [name for name in ("type", "gene") if name not in header]:
         raise DataError(
             f"{path} lacks the column {missing[0]!r} (it has {', '.join(header)}): give type, gene and sign."
         )
-    found: dict[str, dict[str, list[str]]] = {}
+    found: Halves = {}
     for number, fields in enumerate(lines, start=2):
         row = {name: field.strip() for name, field in zip(header, fields, strict=False)}
         if not any(row.values()):
@@ -117,8 +119,8 @@ def _of_csv(path: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _checked(name: str, genes: dict[str, list[str]]) -> Signature:
-    positive, negative = (tuple(dict.fromkeys(genes.get(sign, []))) for sign in ("positive", "negative"))
+def _checked(name: str, halves: dict[str, list[str]]) -> Signature:
+    positive, negative = (tuple(dict.fromkeys(halves.get(sign, []))) for sign in ("positive", "negative"))
     if not positive:
         raise DataError(f"the signature of {name!r} has {len(negative)} negative genes and no positive one: add some.")
     if both := [gene for gene in positive if gene in negative]:
