@@ -37,6 +37,7 @@ def test_a_csv_without_signs_has_positive_genes_only(tmp_path: Path) -> None:
         ({}, "are empty"),
         (["CD4"], "are a list"),
         ({"T": "CD4"}, "pass a list of gene names"),
+        ({"T": 5}, "pass a list of gene names"),
         ({"T": [1, 2]}, "pass a list of gene names"),
         ({"T": {"up": ["CD4"]}}, "has the key 'up'"),
     ],

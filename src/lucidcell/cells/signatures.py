@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -69,7 +69,8 @@ def _of_mapping(
         if odd := sorted(set(halves) - {"positive", "negative"}):
             raise SettingError(f"the signature of {name!r} has the key {odd[0]!r}; use 'positive' and 'negative'.")
         for sign, listed in halves.items():
-            if isinstance(listed, str) or not all(isinstance(gene, str) for gene in listed):
+            listable = isinstance(listed, Iterable) and not isinstance(listed, str)
+            if not listable or not all(isinstance(gene, str) for gene in listed):
                 raise SettingError(f"the {sign} genes of {name!r} are {listed!r}; pass a list of gene names.")
         found[str(name)] = {sign: list(listed) for sign, listed in halves.items()}
     return found
