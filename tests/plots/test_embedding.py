@@ -117,6 +117,12 @@ def test_a_small_group_is_not_hidden_by_its_name(ax, rng):
     assert not any(rare.contains(*ax.transData.transform(point)) for point in xy[N:])
 
 
+def test_panels_can_have_given_limits(xy):
+    chances = pd.DataFrame({"rare": np.full(N, 0.01), "common": np.full(N, 0.2)})
+    (ax, _) = factor_panel(xy, chances, label="probability", limits=(0, 1), figure=Figure())
+    assert ax.get_figure().axes[-1].get_ylim() == (0, 1)
+
+
 def test_signed_numbers_are_centred_at_zero(ax, xy):
     numbers = np.linspace(-1, 5, N)
     numbers[200] = 0.0

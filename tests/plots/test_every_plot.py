@@ -17,8 +17,11 @@ from lucidcell import plots
 
 NAMES = [
     "training_curves", "kl_curve", "embedding", "numbers", "factor_panel", "factor_shares", "loadings_bars",
-    "label_means", "reconstruction", "predictive_check", "heatmap",
+    "label_means", "reconstruction", "predictive_check", "heatmap", "confusion_matrix", "calibration_curve",
+    "taxonomy_levels", "integration",
 ]  # fmt: skip
+IN_A_FIGURE = ("factor_panel", "integration")  # which they fill
+TWO_PANELS = ("factor_shares", "predictive_check", "calibration_curve")
 
 
 @pytest.fixture
@@ -26,10 +29,13 @@ def draw(history, genes, loadings, factors, rng):
     """Draw the plot of this name into a figure, or into one of its own; return its Axes."""
     xy, z = rng.normal(size=(80, 2)), pd.DataFrame(rng.normal(size=(80, 3)), columns=["Z1", "Z2", "Z3"])
     groups = rng.choice(["T", "B"], 80)
+    bins = pd.DataFrame({"probabilities": "raw", "lower": [0, 0.5], "upper": [0.5, 1], "n_cells": [3, 9]})
+    bins = bins.assign(confidence=[0.4, 0.8], accuracy=[0.5, 0.7])
+    nodes = pd.DataFrame({"node": ["B", "T"], "parent": "", "level": "type", "n_cells": [3, 4], "confidence": 0.9})
 
     def drawn(name: str, figure: Figure | None) -> list:
-        ax = figure.subplots() if figure and name not in ("factor_panel", "factor_shares", "predictive_check") else None
-        two = figure.subplots(1, 2) if figure and name in ("factor_shares", "predictive_check") else None
+        ax = figure.subplots() if figure and name not in (*IN_A_FIGURE, *TWO_PANELS) else None
+        two = figure.subplots(1, 2) if figure and name in TWO_PANELS else None
         made = {
             "training_curves": lambda: plots.training_curves(history, best_epoch=20, ax=ax),
             "kl_curve": lambda: plots.kl_curve(history, ax=ax),
@@ -42,6 +48,10 @@ def draw(history, genes, loadings, factors, rng):
             "reconstruction": lambda: plots.reconstruction(genes, ax=ax),
             "predictive_check": lambda: plots.predictive_check(genes, axes=two),
             "heatmap": lambda: plots.heatmap(z.head(4), color_label="z", row_label="r", column_label="c", ax=ax),
+            "confusion_matrix": lambda: plots.confusion_matrix(groups, groups[::-1], ax=ax),
+            "calibration_curve": lambda: plots.calibration_curve(bins, axes=two),
+            "taxonomy_levels": lambda: plots.taxonomy_levels(nodes, ax=ax),
+            "integration": lambda: plots.integration(xy, -xy, pd.Categorical(groups), figure=figure),
         }[name]()
         if ax is not None:
             assert made is ax

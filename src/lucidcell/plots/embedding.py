@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from lucidcell.errors import DataError, SettingError
 from lucidcell.plots.canvas import axes_or_new, require_columns
 from lucidcell.plots.categories import group_colors, legend_beside, names_on_groups
-from lucidcell.plots.map_points import color_bar, color_scale, map_frame, point_area, scatter
+from lucidcell.plots.map_points import ColorScale, color_bar, color_scale, map_frame, point_area, scatter
 from lucidcell.plots.names import readable
-from lucidcell.plots.style import MISSING, style
+from lucidcell.plots.style import CONTINUOUS, MISSING, style
 
 Kind = Literal["categorical", "continuous"]
 Names = Literal["on", "beside"]
@@ -70,7 +70,7 @@ def embedding(
         if value not in known:
             msg = f"{what} is {value!r}; it must be {' or '.join(map(repr, known))}."
             raise SettingError(msg)
-    xy = _checked_map(xy, len(values))
+    xy = checked_map(xy, len(values))
     area = point_area(len(xy))
     with style():
         ax = axes_or_new(ax, (5.4, 4.6))
@@ -99,6 +99,7 @@ def factor_panel(
     *,
     columns: int = 5,
     label: str = "factor value (latent units)",
+    limits: tuple[float, float] | None = None,
     seed: int = 0,
     figure: Figure | None = None,
 ) -> list[Axes]:
@@ -114,6 +115,8 @@ def factor_panel(
         Panels in a row.
     label
         What a value is, with its unit.
+    limits
+        Ends of the colour scale, such as (0, 1) for probabilities; from the values by default.
     seed
         Of the drawing order.
     figure
@@ -125,9 +128,9 @@ def factor_panel(
         If `xy` is not (n, 2) and finite, or `latent` has another number of rows or no column.
     """
     require_columns(latent, [], "latent values")
-    xy = _checked_map(xy, len(latent))
+    xy = checked_map(xy, len(latent))
     columns = min(columns, latent.shape[1])
-    scale = color_scale(latent.to_numpy(float))
+    scale = color_scale(latent.to_numpy(float)) if limits is None else ColorScale(CONTINUOUS, *limits, "neither")
     area = point_area(len(xy), panel_inches=PANEL_INCHES)
     with style():
         if figure is None:
@@ -154,7 +157,8 @@ def factor_panel_size(n_factors: int, columns: int = 5) -> tuple[float, float]:
     return PANEL_INCHES * min(columns, n_factors) + 1.0, (PANEL_INCHES + 0.15) * n_rows + 0.3
 
 
-def _checked_map(xy: np.ndarray, n: int) -> np.ndarray:
+def checked_map(xy: np.ndarray, n: int) -> np.ndarray:
+    """Return coordinates (n, 2) as float; raise `DataError` if they are not finite, or not of `n` cells."""
     xy = np.asarray(xy, dtype=float)
     if xy.ndim != 2 or xy.shape[1] != 2:
         msg = f"the map has shape {xy.shape}; pass coordinates of shape (number of cells, 2)."
