@@ -48,7 +48,7 @@ def draw(history, genes, loadings, factors, rng):
             "reconstruction": lambda: plots.reconstruction(genes, ax=ax),
             "predictive_check": lambda: plots.predictive_check(genes, axes=two),
             "heatmap": lambda: plots.heatmap(z.head(4), color_label="z", row_label="r", column_label="c", ax=ax),
-            "confusion_matrix": lambda: plots.confusion_matrix(groups, groups[::-1], ax=ax),
+            "confusion_matrix": lambda: plots.confusion_matrix(pd.crosstab(groups, groups[::-1]), ax=ax),
             "calibration_curve": lambda: plots.calibration_curve(bins, axes=two),
             "taxonomy_levels": lambda: plots.taxonomy_levels(nodes, ax=ax),
             "integration": lambda: plots.integration(xy, -xy, pd.Categorical(groups), figure=figure),

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from lucidcell.errors import DataError
 from lucidcell.plots.canvas import axes_or_new, panels_or_new, require_columns
 from lucidcell.plots.names import readable
 from lucidcell.plots.style import CONTINUOUS, FAINT, PALETTE, style
@@ -17,25 +16,26 @@ from lucidcell.plots.style import CONTINUOUS, FAINT, PALETTE, style
 _WRITTEN_UP_TO = 20  # labels; larger matrices show colours only
 
 
-def confusion_matrix(truth: Sequence[object], predicted: Sequence[object], *, ax: Axes | None = None) -> Axes:
+def confusion_matrix(counts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw which share of the cells of each label was predicted to be what; each row sums to 100 %.
 
     Parameters
     ----------
-    truth
-        Label of each cell (n); cells with a missing one are left out.
-    predicted
-        Prediction for each cell (n). Names that `truth` does not have, such as "unknown", come last.
+    counts
+        Cells by known label (rows) and prediction (columns), as `lucidcell.metrics.confusion_table` gives them.
+        Predictions are drawn in the order of the known labels, then others such as "unknown".
     ax
         Where to draw; a new figure by default (`confusion_size` gives a good size).
 
     Raises
     ------
     DataError
-        If the lengths differ or no cell has a label.
+        If the table is empty.
     """
-    counts = confusion_counts(truth, predicted)
-    shares = (counts.to_numpy(float).T / counts.sum(axis=1).to_numpy(float)).T
+    require_columns(counts, [], "counts")
+    others = [name for name in counts.columns if name not in counts.index]
+    counts = counts.reindex(columns=[*counts.index, *others], fill_value=0)
+    shares = counts.div(counts.sum(axis=1), axis=0).to_numpy(float)
     with style():
         ax = axes_or_new(ax, confusion_size(*counts.shape))
         image = ax.imshow(100 * shares, cmap=CONTINUOUS, vmin=0, vmax=100, aspect="auto", interpolation="nearest")
@@ -54,22 +54,6 @@ def confusion_matrix(truth: Sequence[object], predicted: Sequence[object], *, ax
         bar.outline.set_visible(False)
         bar.ax.yaxis.set_minor_locator(NullLocator())
     return ax
-
-
-def confusion_counts(truth: Sequence[object], predicted: Sequence[object]) -> pd.DataFrame:
-    """Cells with each known label (rows) and prediction (columns), in the order of the known labels' categories."""
-    if len(truth) != len(predicted):
-        msg = f"there are {len(truth):,} known labels and {len(predicted):,} predictions: pass one of each per cell."
-        raise DataError(msg)
-    known, guessed = pd.Categorical(truth), pd.Categorical(predicted)
-    if (known.codes < 0).all():
-        msg = f"none of the {len(known):,} cells has a known label, so predictions cannot be compared with them."
-        raise DataError(msg)
-    rows = [name for name in known.categories if (known == name).any()]
-    more = [name for name in guessed.categories if name not in rows]
-    table = pd.crosstab(np.asarray(known, dtype=object), np.asarray(guessed, dtype=object))
-    columns = [*rows, *(name for name in more if name in table.columns)]
-    return table.reindex(index=rows, columns=columns, fill_value=0)
 
 
 def confusion_size(n_rows: int, n_columns: int) -> tuple[float, float]:
@@ -93,8 +77,8 @@ def calibration_curve(reliability: pd.DataFrame, *, axes: Sequence[Axes] | None 
     Parameters
     ----------
     reliability
-        Columns probabilities (what they are, such as "raw" and "calibrated"), lower and upper (ends of a bin of
-        confidence), n_cells, confidence and accuracy (means over the cells of the bin).
+        Column probabilities (what they are, such as "raw" and "calibrated") and, for each of these, the columns of
+        `lucidcell.metrics.reliability_table`: lower, upper, n_cells, confidence, accuracy.
     axes
         Two Axes; a new figure by default.
 
