@@ -103,15 +103,15 @@ class Parts:
             return pd.Series(joined, name=key)
         return pd.concat(columns, ignore_index=True)
 
-    def embedding(self, key: str) -> np.ndarray:
-        """`obsm[key]` of all cells, (n, E) float32.
+    def embedding(self, key: str, *, argument: str = "external_key") -> np.ndarray:
+        """`obsm[key]` of all cells, (n, E) float32; `argument` is what the user gave the key as.
 
         Raises
         ------
         DataError
             If it is missing, not numeric, not finite, or of different widths.
         """
-        arrays = [_embedding(one, key) for one in self.data]
+        arrays = [_embedding(one, key, argument) for one in self.data]
         if len({array.shape[1] for array in arrays}) > 1:
             raise DataError(f"obsm[{key!r}] has {[array.shape[1] for array in arrays]} columns: they must be equal.")
         return np.concatenate(arrays)
@@ -150,9 +150,9 @@ def _column(adata: AnnData, key: str, argument: str) -> pd.Series:
     return table.iloc[:, 0].reset_index(drop=True)
 
 
-def _embedding(adata: AnnData, key: str) -> np.ndarray:
+def _embedding(adata: AnnData, key: str, argument: str) -> np.ndarray:
     if key not in adata.obsm:
-        raise no_such_key("obsm", key, adata.obsm, "external_key")
+        raise no_such_key("obsm", key, adata.obsm, argument)
     stored = adata.obsm[key]
     if sp.issparse(stored):
         stored = stored.toarray()

@@ -2,6 +2,7 @@
 
 from lucidcell.plots.annotation import calibration_curve, confusion_matrix
 from lucidcell.plots.embedding import embedding, factor_panel
+from lucidcell.plots.evaluation import evaluation
 from lucidcell.plots.factors import factor_shares, label_means, loadings_bars
 from lucidcell.plots.heatmap import heatmap
 from lucidcell.plots.integration import integration
@@ -14,6 +15,7 @@ __all__ = [
     "calibration_curve",
     "confusion_matrix",
     "embedding",
+    "evaluation",
     "factor_panel",
     "factor_shares",
     "heatmap",

@@ -1,0 +1,67 @@
+"""Measures of embeddings, clusters and annotations: arrays in, numbers out. AnnData enters in `evaluate` only."""
+
+from lucidcell.metrics.annotation import (
+    accuracy,
+    confusion_table,
+    expected_calibration_error,
+    macro_f1,
+    reliability_table,
+    unassigned_rate,
+    weighted_accuracy,
+)
+from lucidcell.metrics.clustering import (
+    adjusted_mutual_information,
+    adjusted_rand_index,
+    clustering_accuracy,
+    kmeans_clusters,
+    label_purity,
+    leiden_clusters,
+    leiden_sweep,
+    normalized_mutual_information,
+)
+from lucidcell.metrics.harmonization import (
+    batch_mixing_per_cell,
+    entropy_of_batch_mixing,
+    kmeans_conservation,
+    mixing_curve,
+)
+from lucidcell.metrics.neighbors import Neighbors, nearest_neighbors
+from lucidcell.metrics.purity import knn_purity, purity_curve, purity_per_cell
+from lucidcell.metrics.scib import clisi, graph_connectivity, ilisi, lisi, silhouette_batch, silhouette_label
+from lucidcell.metrics.second_view import neighbor_error, neighbor_overlap, second_view_curve
+
+__all__ = [
+    "Neighbors",
+    "accuracy",
+    "adjusted_mutual_information",
+    "adjusted_rand_index",
+    "batch_mixing_per_cell",
+    "clisi",
+    "clustering_accuracy",
+    "confusion_table",
+    "entropy_of_batch_mixing",
+    "expected_calibration_error",
+    "graph_connectivity",
+    "ilisi",
+    "kmeans_clusters",
+    "kmeans_conservation",
+    "knn_purity",
+    "label_purity",
+    "leiden_clusters",
+    "leiden_sweep",
+    "lisi",
+    "macro_f1",
+    "mixing_curve",
+    "nearest_neighbors",
+    "neighbor_error",
+    "neighbor_overlap",
+    "normalized_mutual_information",
+    "purity_curve",
+    "purity_per_cell",
+    "reliability_table",
+    "second_view_curve",
+    "silhouette_batch",
+    "silhouette_label",
+    "unassigned_rate",
+    "weighted_accuracy",
+]
