@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from lucidcell.cells.seed_labels import seed_labels
     from lucidcell.cells.simulate import simulate_counts
+    from lucidcell.cells.simulate_tree import simulate_tree
+    from lucidcell.metrics.evaluate import evaluate
     from lucidcell.models.base import load
     from lucidcell.models.scvi import SCVI
     from lucidcell.report import report
@@ -37,12 +39,14 @@ __all__ = [
     "read_10x",
     "pbmc3k",
     "simulate_counts",
+    "simulate_tree",
     "seed_labels",
     "select_genes",
     "SCVI",
     "load",
     "read_gmt",
     "hallmark",
+    "evaluate",
     "report",
     "LucidcellError",
     "DataError",
@@ -58,12 +62,14 @@ _HOMES = {
     "read_10x": "lucidcell.cells",
     "pbmc3k": "lucidcell.cells",
     "simulate_counts": "lucidcell.cells.simulate",
+    "simulate_tree": "lucidcell.cells.simulate_tree",
     "seed_labels": "lucidcell.cells.seed_labels",
     "select_genes": "lucidcell.cells",
     "SCVI": "lucidcell.models.scvi",
     "load": "lucidcell.models.base",
     "read_gmt": "lucidcell.cells",
     "hallmark": "lucidcell.cells",
+    "evaluate": "lucidcell.metrics.evaluate",
     "report": "lucidcell.report",
 }
 

@@ -170,6 +170,33 @@ def map_command(
 
 
 @app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="AnnData with embeddings in obsm: .h5ad or .zarr.")],
+    embedding: Annotated[list[str], typer.Option(help="Key of obsm; may be repeated.")],
+    metrics: Annotated[str, typer.Option(help="integration, annotation or clustering.")] = "integration",
+    batch_key: Annotated[str | None, typer.Option(help="Column of obs: batch, donor, technology.")] = None,
+    labels_key: Annotated[str | None, typer.Option(help="Column of obs: cell type.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Score embeddings of the same cells, and print the table."""
+    import lucidcell as lc
+
+    for path in (out, plot):
+        if path is not None and not path.parent.is_dir():
+            raise FileError(f"{path} cannot be written: the folder {path.parent} does not exist.")
+    table = lc.evaluate(read(data), embedding, metrics=metrics, batch_key=batch_key, labels_key=labels_key, seed=seed)
+    typer.echo(table.to_string(float_format=lambda score: f"{score:.3f}"))
+    if out is not None:
+        table.to_csv(out)
+    if plot is not None:
+        from lucidcell.plots import evaluation
+
+        evaluation(table).get_figure().savefig(plot, dpi=200)
+
+
+@app.command()
 def demo(out: Out = Path("runs/demo"), seed: Seed = 0) -> None:
     """Train SCVI on 2,638 blood cells (10x Genomics, shipped with the package) and write its report."""
     import lucidcell as lc
