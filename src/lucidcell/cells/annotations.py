@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from lucidcell.cells.covariates import (
-    category_text,
     encode,
     encode_known,
     mean_and_scale,
@@ -23,9 +20,13 @@ from lucidcell.cells.covariates import (
     size_factors,
     some,
 )
+from lucidcell.cells.labels import with_labels
 from lucidcell.cells.parts import PART_KEY, Parts
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError
+
+if TYPE_CHECKING:
+    from lucidcell.cells.read_taxonomy import TaxonomySource
 
 logger = logging.getLogger("lucidcell")
 
@@ -45,8 +46,9 @@ def learn_schema(
     *,
     layer: str | None,
     batch_key: str | None,
-    labels_key: str | None,
+    labels_key: Sequence[str] | str | None,
     unlabeled_category: str | None,
+    taxonomy: TaxonomySource | None,
     categorical_covariate_keys: Sequence[str] | str | None,
     continuous_covariate_keys: Sequence[str] | str | None,
     size_factor_key: str | None,
@@ -60,21 +62,14 @@ def learn_schema(
     """
     if batch_key is None and len(parts.data) > 1:
         batch_key = PART_KEY
-    if labels_key is None and unlabeled_category is not None:
-        raise DataError(
-            f"unlabeled_category={unlabeled_category!r} needs labels_key, the column it occurs in: pass both."
-        )
     categorical, continuous = _key_list(categorical_covariate_keys), _key_list(continuous_covariate_keys)
     if twice := sorted({key for key in categorical + continuous if (categorical + continuous).count(key) > 1}):
         raise DataError(f"obs[{twice[0]!r}] is given twice as a covariate: give it once, categorical or continuous.")
-    return Schema(
+    without_labels = Schema(
         gene_names=genes,
         layer=layer,
         batch_key=batch_key,
         batch_categories=("all",) if batch_key is None else _learn_categories(parts, batch_key, "batch", "batch_key"),
-        labels_key=labels_key,
-        label_categories=() if labels_key is None else _learn_labels(parts, labels_key, unlabeled_category),
-        unlabeled_category=unlabeled_category,
         categorical_covariates={
             key: _learn_categories(parts, key, "categorical covariate", "categorical_covariate_keys")
             for key in categorical
@@ -82,6 +77,8 @@ def learn_schema(
         continuous_covariates={key: mean_and_scale(_continuous(parts, key)) for key in continuous},
         size_factor_key=size_factor_key,
     )
+    columns = {key: parts.column(key, argument="labels_key") for key in _key_list(labels_key)}
+    return with_labels(without_labels, columns, unlabeled_category, taxonomy)
 
 
 def annotate(parts: Parts, schema: Schema) -> Annotations:
@@ -101,9 +98,10 @@ def annotate(parts: Parts, schema: Schema) -> Annotations:
             role="batch",
             way_out="use model.map_query, which adds new batches",
         )
-    if schema.labels_key is not None and parts.has_column(schema.labels_key):
-        codes, names = encode(parts.column(schema.labels_key, argument="labels_key"))
-        label = recode(codes, names, schema.label_categories)
+    for key in schema.labels_keys:  # a finer label goes before a coarser one
+        if parts.has_column(key):
+            found = recode(*encode(parts.column(key, argument="labels_key")), schema.label_categories)
+            label = np.where(found < 0, label, found)
     blocks = [np.zeros((n, 0), np.float32)]
     for key, known in schema.categorical_covariates.items():
         column = parts.column(key, argument="categorical_covariate_keys")
@@ -161,6 +159,7 @@ def _label_doubts(annotations: Annotations, schema: Schema) -> list[str]:
     seen = annotations.label >= 0
     table = np.zeros((schema.n_labels, schema.n_batches), bool)
     table[annotations.label[seen], annotations.batch[seen]] = True
+    table = table[table.any(axis=1)]
     if schema.n_batches > 1 and schema.n_labels > 1 and (table.sum(axis=1) == 1).all():
         return [f"each of the {schema.n_labels} labels occurs in one batch only, so batch and label are confounded"]
     return []
@@ -171,24 +170,6 @@ def _learn_categories(parts: Parts, key: str, role: str, argument: str) -> tuple
     require_complete(codes, key, role)
     require_few(names, len(codes), key, role)
     return names
-
-
-def _learn_labels(parts: Parts, key: str, unlabeled: str | None) -> tuple[str, ...]:
-    column = parts.column(key, argument="labels_key")
-    codes, names = encode(column)
-    if n_missing := int(np.count_nonzero(codes < 0)):
-        logger.warning("obs[%r] is NaN in %d of %d cells, which count as unlabelled.", key, n_missing, len(codes))
-    labels = tuple(name for name in names if name != unlabeled)
-    require_few(labels, len(codes), key, "label")
-    declared = pd.Categorical(column).categories  # an unused category is no typing mistake
-    if unlabeled is not None and unlabeled not in map(category_text, declared):
-        close = difflib.get_close_matches(unlabeled, names, n=1)
-        hint = f"did you mean {close[0]!r}, " if close else ""
-        raise DataError(
-            f"unlabeled_category={unlabeled!r} does not occur in obs[{key!r}], which holds {some(names)}: "
-            f"{hint}or leave it out if every cell has a label."
-        )
-    return labels
 
 
 def _continuous(parts: Parts, key: str) -> np.ndarray:

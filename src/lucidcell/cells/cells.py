@@ -21,6 +21,7 @@ from lucidcell.errors import DataError
 if TYPE_CHECKING:
     from lucidcell.cells.batch import Batch
     from lucidcell.cells.parts import Data
+    from lucidcell.cells.read_taxonomy import TaxonomySource
 
 MOST_SIZE_RATIO = 5.0  # between mean size factor and mean total count, or the reverse
 
@@ -121,8 +122,9 @@ class Cells:
         *,
         layer: str | None = None,
         batch_key: str | None = None,
-        labels_key: str | None = None,
+        labels_key: Sequence[str] | str | None = None,
         unlabeled_category: str | None = None,
+        taxonomy: TaxonomySource | None = None,
         categorical_covariate_keys: Sequence[str] | str | None = None,
         continuous_covariate_keys: Sequence[str] | str | None = None,
         size_factor_key: str | None = None,
@@ -140,9 +142,12 @@ class Cells:
         layer
             Layer with the counts; None for X.
         batch_key, labels_key, size_factor_key
-            Columns of obs.
+            Columns of obs. Labels may be in several, from coarse to fine.
         unlabeled_category
             Value of the label column that means no label. Missing values mean it too.
+        taxonomy
+            Tree of the labels of one column: a dict from child to parent, a DataFrame or CSV file with these two
+            columns, or a networkx DiGraph with edges from parent to child.
         categorical_covariate_keys, continuous_covariate_keys
             Columns of obs that the model corrects for.
         external_key
@@ -167,6 +172,7 @@ class Cells:
             batch_key=batch_key,
             labels_key=labels_key,
             unlabeled_category=unlabeled_category,
+            taxonomy=taxonomy,
             categorical_covariate_keys=categorical_covariate_keys,
             continuous_covariate_keys=continuous_covariate_keys,
             size_factor_key=size_factor_key,
@@ -294,10 +300,10 @@ def _query_doubts(parts: Parts, schema: Schema, annotations: Annotations, presen
     if not present.all():
         lost = int(np.count_nonzero(~present))
         found.append(f"{lost} of {len(present)} genes ({lost / len(present):.0%}) are missing")
-    if schema.labels_key is not None and parts.has_column(schema.labels_key):
-        column = parts.column(schema.labels_key, argument="labels_key")
-        known = {*schema.label_categories, schema.unlabeled_category}
-        unknown = [name for name in encode(column)[1] if name not in known]
-        if unknown:
-            found.append(f"labels unknown to the model ({some(unknown)}) count as none")
+    known = {*schema.label_categories, schema.unlabeled_category}
+    for key in schema.labels_keys:
+        if parts.has_column(key):
+            unknown = [name for name in encode(parts.column(key, argument="labels_key"))[1] if name not in known]
+            if unknown:
+                found.append(f"labels unknown to the model ({some(unknown)}) count as none")
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from lucidcell.cells.taxonomy import TOP, Taxonomy
 from lucidcell.errors import DataError
 
 
@@ -17,8 +18,10 @@ class Schema:
     layer: str | None = None  # None: X
     batch_key: str | None = None
     batch_categories: tuple[str, ...] = ("all",)
-    labels_key: str | None = None
+    labels_key: str | None = None  # of the finest labels
+    coarser_labels_keys: tuple[str, ...] = ()  # columns with coarser labels, coarse to fine
     label_categories: tuple[str, ...] = ()  # never contains the unlabelled one
+    label_parents: tuple[int, ...] = ()  # position of the label above each, -1 for none; empty if no label has one
     unlabeled_category: str | None = None
     categorical_covariates: dict[str, tuple[str, ...]] = field(default_factory=dict)
     continuous_covariates: dict[str, tuple[float, float]] = field(default_factory=dict)  # mean and scale of the column
@@ -35,6 +38,16 @@ class Schema:
     @property
     def n_labels(self) -> int:
         return len(self.label_categories)
+
+    @property
+    def labels_keys(self) -> tuple[str, ...]:
+        """All columns with labels, coarse to fine."""
+        return () if self.labels_key is None else (*self.coarser_labels_keys, self.labels_key)
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The labels as a tree; without taxonomy, of depth 1."""
+        return Taxonomy(self.label_categories, self.label_parents or (TOP,) * self.n_labels)
 
     @property
     def n_covariates(self) -> int:
@@ -59,6 +72,7 @@ class Schema:
         DataError
             If fields are missing, unknown or of the wrong type.
         """
+        stored = {"coarser_labels_keys": [], "label_parents": []} | dict(stored)  # which version 0.1.0 did not have
         names = {one.name for one in fields(cls)}
         if set(stored) != names:
             odd = sorted(names.symmetric_difference(stored))
@@ -69,7 +83,9 @@ class Schema:
             batch_key=_optional(stored, "batch_key"),
             batch_categories=_strings(stored, "batch_categories"),
             labels_key=_optional(stored, "labels_key"),
+            coarser_labels_keys=_strings(stored, "coarser_labels_keys"),
             label_categories=_strings(stored, "label_categories"),
+            label_parents=_parents(stored),
             unlabeled_category=_optional(stored, "unlabeled_category"),
             categorical_covariates={
                 key: _strings(stored["categorical_covariates"], key)
@@ -98,6 +114,15 @@ def _strings(stored: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = stored[key]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise _wrong(key, "a list of strings", value)
+    return tuple(value)
+
+
+def _parents(stored: Mapping[str, Any]) -> tuple[int, ...]:
+    """Position of the parent of each label, which comes before it; or none at all."""
+    value = stored["label_parents"]
+    whole = isinstance(value, list) and len(value) in (0, len(stored["label_categories"]))
+    if not whole or not all(isinstance(one, int) and TOP <= one < i for i, one in enumerate(value)):
+        raise _wrong("label_parents", "a list of positions of earlier labels", value)
     return tuple(value)
 
 
