@@ -1,0 +1,137 @@
+"""Calibrated probabilities: one temperature, fitted to labels that the classifier had not seen.
+
+    p_T(c) = p(c)^(1/T) / sum_c' p(c')^(1/T)        over the leaves; a type above them keeps the sum of its leaves
+
+T > 1 makes a model that is too sure of itself more modest, T < 1 the reverse; the likeliest leaf stays the likeliest.
+T minimises the negative log-likelihood of the labels (Guo et al. 2017, Proc. Mach. Learn. Res. 70, 1321). The errors
+that are reported are cross-fitted: the cells are divided into parts, and each part is judged at the temperature that
+the others give. With too few labels there is no temperature, and probabilities stay as the classifier gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax
+
+from lucidcell.metrics.annotation import expected_calibration_error, reliability_table
+
+FEWEST_CELLS = 50
+N_PARTS = 5
+COLDEST, HOTTEST = 0.05, 20.0
+N_BINS = 10
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What calibration found: a temperature, or a sentence that says why there is none."""
+
+    temperature: float  # 1 where there is none
+    labels: str  # which labels it was fitted to
+    n_cells: int
+    error_before: float | None = None  # expected calibration error, 0 to 1
+    error_after: float | None = None
+    declined: str | None = None
+    reliability: pd.DataFrame | None = None  # of raw and calibrated probabilities, for plots.calibration_curve
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict of numbers, strings, lists and None."""
+        table = None if self.reliability is None else self.reliability.astype(object)
+        rows = None if table is None else table.where(table.notna(), None).to_dict("list")
+        return {**vars(self), "reliability": rows}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Calibration:
+        """Inverse of `to_json`."""
+        rows = stored["reliability"]
+        return cls(**{**stored, "reliability": None if rows is None else _numeric(pd.DataFrame(rows))})
+
+
+def tempered(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Log-probabilities (n, C) at a temperature, (n, C); each row of probabilities sums to 1."""
+    return np.asarray(log_softmax(np.asarray(log_probabilities, np.float64) / temperature, axis=1))
+
+
+def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Temperature at which the labels are likeliest, between 0.05 and 20.
+
+    Parameters
+    ----------
+    log_probabilities
+        Of cells that were not fitted, (n, C).
+    labels
+        Position of each cell's label among the C, (n,).
+    """
+    from scipy.optimize import minimize_scalar
+
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        return float(-tempered(log_probabilities, np.exp(log_temperature))[rows, labels].mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def calibrate(
+    log_probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *, source: str, seed: int = 0
+) -> Calibration:
+    """Fit a temperature, and judge it by cross-fitting; or decline.
+
+    Parameters
+    ----------
+    log_probabilities
+        Of the leaves, for cells whose labels the classifier had not seen, (n, C).
+    labels
+        Position of each cell's label among the leaves, (n,).
+    names
+        Of the leaves.
+    source
+        Which labels these are, in words.
+    seed
+        Of the division into parts.
+    """
+    n = len(labels)
+    if n < FEWEST_CELLS:
+        cells = f"{n} labelled cell{' is' if n == 1 else 's are'}"
+        sentence = (
+            f"{cells} too few to calibrate probabilities ({FEWEST_CELLS} are needed), so they stay as the classifier "
+            "gives them."
+        )
+        return Calibration(1.0, source, n, declined=sentence)
+    part = np.random.default_rng(seed).permutation(n) % N_PARTS
+    after = np.empty((n, len(names)))
+    for p in range(N_PARTS):
+        temperature = fit_temperature(log_probabilities[part != p], labels[part != p])
+        after[part == p] = np.exp(tempered(log_probabilities[part == p], temperature))
+    before = np.exp(tempered(log_probabilities, 1.0))
+    reliability, errors = _judged({"raw": before, "calibrated": after}, labels, np.asarray(names, object))
+    return Calibration(
+        fit_temperature(log_probabilities, labels),
+        source,
+        n,
+        error_before=errors["raw"],
+        error_after=errors["calibrated"],
+        reliability=reliability,
+    )
+
+
+def _judged(
+    probabilities: dict[str, np.ndarray], labels: np.ndarray, names: np.ndarray
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Reliability and expected calibration error of each kind of probabilities."""
+    tables, errors = [], {}
+    for kind, values in probabilities.items():
+        judged = names[labels], names[values.argmax(1)], values.max(1)
+        errors[kind] = expected_calibration_error(*judged, n_bins=N_BINS)
+        tables.append(reliability_table(*judged, n_bins=N_BINS).assign(probabilities=kind))
+    return pd.concat(tables, ignore_index=True), errors
+
+
+def _numeric(table: pd.DataFrame) -> pd.DataFrame:
+    numbers = table.columns.drop("probabilities")
+    return table.astype(dict.fromkeys(numbers, float)).astype({"n_cells": int})
