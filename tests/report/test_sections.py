@@ -13,6 +13,7 @@ from lucidcell.report.blocks import Card, Picture, Row, Section, Table, Text
 from lucidcell.report.folder import Run
 from lucidcell.report.sections.data import data
 from lucidcell.report.sections.factors import factors
+from lucidcell.report.sections.integration import integration
 from lucidcell.report.sections.map_of_cells import map_of_cells
 from lucidcell.report.sections.repeat import repeat
 from lucidcell.report.sections.training import training
@@ -53,6 +54,21 @@ def test_one_batch_gets_no_map_of_its_own(make_run):
     captions = [picture.caption.split(".")[0] for picture in blocks(map_of_cells(run), Picture)]
     assert captions == ["Coloured by label", "Coloured by each latent factor, all on one scale"]
     assert blocks(data(run), Table)[0].rows == [("only", "120")]
+
+
+def test_integration_is_shown_where_there_are_batches_and_uncorrected_cells(make_run):
+    run = make_run()
+    assert integration(Run(run)) is None
+    cells = Run(run).cells["cell"].to_numpy()[20:]
+    table = pd.DataFrame({"cell": cells, "PC1": np.arange(100.0), "PC2": np.sin(np.arange(100))})
+    table.to_csv(run / "tables/uncorrected.csv", index=False)
+    section = integration(Run(run))
+    assert "Drawn are 100 cells." in texts(section)
+    assert "labels (bottom)" in texts(section)
+    assert len(blocks(section, Picture)) == 1
+    alone = make_run(batch=["only"] * 120)
+    table.to_csv(alone / "tables/uncorrected.csv", index=False)
+    assert integration(Run(alone)) is None
 
 
 def test_cells_without_label_are_counted_and_left_out_of_means(make_run):

@@ -12,7 +12,7 @@ import pytest
 from sklearn.manifold import trustworthiness
 
 from lucidcell.report.folder import Run
-from lucidcell.report.umap import cell_map, compute_umap, sample
+from lucidcell.report.umap import cell_map, compute_umap, uncorrected_map
 
 
 @pytest.fixture
@@ -116,13 +116,18 @@ def test_large_runs_are_mapped_and_drawn_in_part(make_run, monkeypatch):
     np.testing.assert_allclose(place[names], second.xy[:, 0])
 
 
-def test_sample_is_seeded_sorted_and_without_repeats():
-    rows = sample(1000, 100)
-    assert len(set(rows)) == 100
-    assert list(rows) == sorted(rows)
-    np.testing.assert_array_equal(rows, sample(1000, 100))
-    assert abs(rows.mean() - 500) < 100
-    np.testing.assert_array_equal(sample(5, 100), range(5))
+def test_uncorrected_cells_have_a_map_of_their_own(make_run):
+    run = make_run()
+    assert uncorrected_map(Run(run)) is None
+    rng = np.random.default_rng(0)
+    cells = Run(run).cells["cell"].to_numpy()[[50, 3, *range(60, 90)]]
+    table = pd.DataFrame(rng.normal(size=(32, 3)), columns=["PC1", "PC2", "PC3"])
+    table.assign(cell=cells).to_csv(run / "tables/uncorrected.csv", index=False)
+    first, second = uncorrected_map(Run(run)), uncorrected_map(Run(run))  # computed, then read
+    assert list(first.rows) == [50, 3, *range(60, 90)]
+    assert list(pd.read_csv(run / "tables/umap_uncorrected.csv")["cell"]) == list(cells)
+    np.testing.assert_array_equal(first.rows, second.rows)
+    np.testing.assert_allclose(first.xy, second.xy, rtol=1e-4)
 
 
 def test_a_map_that_cannot_be_kept_is_still_drawn(make_run, monkeypatch, caplog):

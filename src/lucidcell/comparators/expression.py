@@ -45,7 +45,12 @@ def log_normalize(counts: Any, name: str = "counts") -> sp.csr_matrix:
     DataError
         If they are no matrix of whole numbers from 0 on.
     """
-    matrix = read_counts(counts, name).astype(np.float64)
+    return scaled_logarithms(read_counts(counts, name))
+
+
+def scaled_logarithms(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """log(1 + 10,000 x / total of the row), (n, G) float64 CSR; empty rows stay zero."""
+    matrix = matrix.astype(np.float64)
     totals = np.asarray(matrix.sum(1)).ravel()
     scaled = sp.diags_array(1e4 / np.where(totals > 0, totals, 1)) @ matrix
     return sp.csr_matrix(scaled.log1p())

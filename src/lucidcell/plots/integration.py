@@ -13,8 +13,6 @@ from lucidcell.plots.embedding import checked_map
 from lucidcell.plots.map_points import map_frame, point_area, scatter
 from lucidcell.plots.style import MISSING, style
 
-INTEGRATION_SIZE = (9.2, 6.6)  # inches
-
 
 def integration(
     before: np.ndarray,
@@ -38,7 +36,7 @@ def integration(
     seed
         Of the drawing order.
     figure
-        An empty figure to fill; a new one by default.
+        An empty figure to fill; a new one by default (`integration_size` gives a good size).
 
     Raises
     ------
@@ -52,7 +50,7 @@ def integration(
         if figure is None:
             import matplotlib.pyplot as plt  # here, because it looks for a display
 
-            figure = plt.figure(figsize=INTEGRATION_SIZE, layout="constrained")
+            figure = plt.figure(figsize=integration_size(labels is not None), layout="constrained")
         grid = figure.subplots(len(rows), 2, squeeze=False)
         for (what, groups), panels in zip(rows, grid, strict=True):
             colors = group_colors(groups)
@@ -62,3 +60,8 @@ def integration(
                 map_frame(ax, f"{when}, by {what}", boxed=True)
             legend_beside(panels[1], groups, colors)
     return list(grid.ravel())
+
+
+def integration_size(with_labels: bool) -> tuple[float, float]:
+    """Return the width and height in inches that suit the maps."""
+    return 9.2, 6.6 if with_labels else 3.5

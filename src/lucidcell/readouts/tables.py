@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from lucidcell.errors import DataError
+from lucidcell.maths.sampling import some_rows
 from lucidcell.readouts.latent import latent_distribution
 from lucidcell.readouts.predictive_check import predictive_check
+from lucidcell.readouts.uncorrected import uncorrected
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,20 +22,18 @@ MOST_CHECKED_CELLS = 5000
 
 
 def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
-    """Tables of the model's own cells, by file name: cells, latent, loadings, factors, genes."""
+    """Tables of the model's own cells, by file name: cells, latent, loadings, factors, genes, and maybe uncorrected."""
     cells = model.cells_of(None)
     mu, variance = latent_distribution(model, None, None, None)
     latent = pd.DataFrame(model.get_latent_representation(), columns=model.factor_names)
-    checked = np.arange(len(cells))
-    if len(cells) > MOST_CHECKED_CELLS:
-        checked = np.sort(np.random.default_rng(0).choice(len(cells), MOST_CHECKED_CELLS, replace=False))
-    return {
+    tables = {
         "cells": _cell_table(model),
         "latent": latent.assign(cell=cells.cell_names)[["cell", *model.factor_names]],
         "loadings": _with_index(model.get_loadings()),
         "factors": _factor_table(model, mu, variance),
-        "genes": _with_index(predictive_check(model, indices=checked)),
+        "genes": _with_index(predictive_check(model, indices=some_rows(len(cells), MOST_CHECKED_CELLS))),
     }
+    return tables | ({"uncorrected": uncorrected(cells)} if cells.schema.n_batches > 1 else {})
 
 
 def _with_index(table: pd.DataFrame) -> pd.DataFrame:

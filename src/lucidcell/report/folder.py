@@ -138,6 +138,11 @@ class Run:
         """One row per gene: gene, and mean, cv and zero_fraction, each observed and expected."""
         return self._table("tables/genes.csv", ["gene"], _GENE_STATISTICS, n_rows=self.data["n_genes"])
 
+    @cached_property
+    def uncorrected(self) -> pd.DataFrame | None:
+        """Some cells by what their counts say, without any correction: cell, PC1, ...; None for a single batch."""
+        return self._optional_table("tables/uncorrected.csv", ["cell"])
+
     @property
     def factor_names(self) -> list[str]:
         """Names of the latent factors."""
@@ -169,7 +174,7 @@ class Run:
         FileError
             If a table is missing or damaged, or does not fit the others.
         """
-        _ = self.history, self.cells, self.latent, self.loadings, self.factors, self.genes
+        _ = self.history, self.cells, self.latent, self.loadings, self.factors, self.genes, self.uncorrected
 
     def _table(
         self,
@@ -188,6 +193,11 @@ class Run:
             msg = f"{path} has {len(table):,} rows where model.json says {n_rows:,}: save the model again."
             raise FileError(msg)
         return table
+
+    def _optional_table(self, name: str, text: list[str]) -> pd.DataFrame | None:
+        """A table that not every run has; all columns but `text` are numbers."""
+        path = self.path / name
+        return read_table(path, text, other_numbers=True) if path.exists() else None
 
     def _check(self, part: str, content: dict[str, Any], shape: dict[str, tuple[type, ...]]) -> None:
         for key, kinds in shape.items():

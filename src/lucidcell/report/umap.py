@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lucidcell.errors import FileError
+from lucidcell.maths.sampling import some_rows
 from lucidcell.report.files import read_table, write_atomically
 from lucidcell.report.folder import Run
 
@@ -41,15 +42,40 @@ def cell_map(run: Run) -> CellMap | None:
     """
     if run.latent is None or run.cells is None or len(run.latent) < FEWEST_CELLS:
         return None
-    path = run.path / "tables/umap.csv"
-    if path.exists() and path.stat().st_mtime_ns >= (run.path / "tables/latent.csv").stat().st_mtime_ns:
-        rows, xy = _read(path, run.cells["cell"])
-    else:
-        rows = sample(len(run.latent), MAPPED_CELLS)
-        xy = compute_umap(run.latent.to_numpy()[rows])
-        _write(path, run.cells["cell"].to_numpy()[rows], xy)
-    drawn = sample(len(rows), DRAWN_CELLS)
-    return CellMap(rows[drawn], xy[drawn])
+    mapped = some_rows(len(run.latent), MAPPED_CELLS)
+    found = _kept_map(run, "umap", "latent", run.cells["cell"], mapped, run.latent.to_numpy()[mapped])
+    if len(found.rows) <= DRAWN_CELLS:
+        return found
+    drawn = np.isin(found.rows, some_rows(len(run.latent), DRAWN_CELLS))
+    return CellMap(found.rows[drawn], found.xy[drawn])
+
+
+def uncorrected_map(run: Run) -> CellMap | None:
+    """The same for what the counts say without any correction, in tables/umap_uncorrected.csv; None for one batch.
+
+    Raises
+    ------
+    FileError
+        If the file is damaged or names cells that the run does not have.
+    """
+    table = run.uncorrected
+    if table is None or run.cells is None or len(table) < FEWEST_CELLS:
+        return None
+    cells = run.cells["cell"]
+    rows = _rows_of(table["cell"].to_numpy(), cells)
+    if (rows < 0).any():  # cells that share a name, so that it is not known which these are
+        return None
+    return _kept_map(run, "umap_uncorrected", "uncorrected", cells, rows, table.drop(columns="cell").to_numpy())
+
+
+def _kept_map(run: Run, name: str, source: str, cells: pd.Series, rows: np.ndarray, values: np.ndarray) -> CellMap:
+    """The map in tables/`name`.csv or, if that is missing or older than its source, a new one of `values` (rows, D)."""
+    path = run.path / f"tables/{name}.csv"
+    if not path.exists() or path.stat().st_mtime_ns < (run.path / f"tables/{source}.csv").stat().st_mtime_ns:
+        xy = compute_umap(values)
+        _write(path, cells.to_numpy()[rows], xy)
+        return CellMap(rows, xy)
+    return CellMap(*_read(path, cells))
 
 
 def compute_umap(latent: np.ndarray) -> np.ndarray:
@@ -65,18 +91,9 @@ def compute_umap(latent: np.ndarray) -> np.ndarray:
     return np.asarray(adata.obsm["X_umap"], dtype=float)
 
 
-def sample(n: int, most: int) -> np.ndarray:
-    """Draw at most `most` of `n` rows, always the same ones, in ascending order."""
-    return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
-
-
 def _read(path: Path, cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     table = read_table(path, ["cell"], ["umap1", "umap2"])
-    index = pd.Index(cells)
-    if len(table) == len(cells) and np.array_equal(table["cell"].to_numpy(), cells.to_numpy()):
-        rows = np.arange(len(cells))
-    else:
-        rows = index.get_indexer(table["cell"]) if index.is_unique else np.full(len(table), -1)
+    rows = _rows_of(table["cell"].to_numpy(), cells)
     xy = table[["umap1", "umap2"]].to_numpy()
     n_bad = int(((rows < 0) | ~np.isfinite(xy).all(axis=1)).sum())
     if n_bad or not len(table):
@@ -84,6 +101,14 @@ def _read(path: Path, cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         msg = f"{path} has {faults}: delete it, and the report computes the map again."
         raise FileError(msg)
     return rows, xy
+
+
+def _rows_of(names: np.ndarray, cells: pd.Series) -> np.ndarray:
+    """Position of each name among the cells, -1 where it is not found; cells that share a name have their order."""
+    if np.array_equal(names, cells.to_numpy()):
+        return np.arange(len(cells))
+    index = pd.Index(cells)
+    return np.asarray(index.get_indexer(names)) if index.is_unique else np.full(len(names), -1)
 
 
 def _write(path: Path, cells: np.ndarray, xy: np.ndarray) -> None:

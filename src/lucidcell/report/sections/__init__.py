@@ -9,6 +9,7 @@ from lucidcell.report.blocks import Section
 from lucidcell.report.folder import Run
 from lucidcell.report.sections.data import data
 from lucidcell.report.sections.factors import factors
+from lucidcell.report.sections.integration import integration
 from lucidcell.report.sections.map_of_cells import map_of_cells
 from lucidcell.report.sections.reconstruction import reconstruction
 from lucidcell.report.sections.repeat import repeat
@@ -19,6 +20,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     data,
     training,
     map_of_cells,
+    integration,
     factors,
     reconstruction,
     settings,
