@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from battery import assert_sentence
+from by_hand import ByHand
+from torch.distributions import Normal, kl_divergence
 
 from lucidcell.errors import DataError, SettingError
 from lucidcell.models.scvi import SCVI
@@ -18,12 +20,34 @@ from lucidcell.models.scvi import SCVI
 
 def test_training_starts_at_the_mean_expression(simulated):
     """Before any step the decoder's bias alone says the share of each gene, and theta its overdispersion."""
+    x = simulated.X.toarray().astype(float)
+    library, shares = x.sum(1), x.sum(0) / x.sum()
     model = SCVI(simulated, batch_key="batch")
     module = model._new_module(model.cells, seed=0)
-    shares = simulated.X.sum(0).A1 / simulated.X.sum()
     np.testing.assert_allclose(torch.softmax(module.rho.bias, 0).detach(), shares, rtol=0.02, atol=1e-5)
-    theta = module.log_theta.exp().detach().numpy()
-    assert ((theta >= 1 / 20 * 0.999) & (theta <= 20 * 1.001)).all()
+    # E[x (x - 1)] = E[mu^2] (1 + 1 / theta)
+    inverse = (x * (x - 1)).mean(0) / ((library**2).mean() * shares**2) - 1
+    frequent = x.sum(0) > 300  # a tenth of a count more or less is nothing to them
+    theta = module.log_theta.exp().detach().numpy()[0]
+    np.testing.assert_allclose(1 / theta[frequent], inverse[frequent].clip(0.05, 20), rtol=0.01)
+
+
+def test_the_objective_by_hand(trained):
+    """Reconstruction, warmed-up KL of z and whole KL of a latent library; the reported terms have both whole."""
+    model = trained(use_observed_lib_size=False)
+    hand, batch = ByHand(model), model.cells.take(np.arange(120))
+    mean, variance = (torch.from_numpy(v) for v in hand.posterior())
+    kl_z = kl_divergence(Normal(mean, variance.sqrt()), Normal(0.0, 1.0)).sum().item()
+    mean, variance = (torch.from_numpy(v) for v in hand.library_posterior())
+    prior = torch.from_numpy(hand.w["library_prior"])[batch.batch]
+    kl_library = kl_divergence(Normal(mean, variance.sqrt()), Normal(prior[:, 0], prior[:, 1])).sum().item()
+    for progress, weight in ((0.0, 0.0), (0.15, 0.5), (0.3, 1.0), (0.9, 1.0)):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            loss = model.module.loss(batch, progress)
+        added = (loss.cells - loss.terms["reconstruction"]).item()
+        assert added == pytest.approx(weight * kl_z + kl_library, rel=1e-3, abs=0.5)
+        assert loss.terms["kl"].item() == pytest.approx(kl_z + kl_library, rel=1e-3)
+        assert loss.objective.item() == pytest.approx(loss.cells.item() / 120)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lucidcell.errors import SettingError
-from lucidcell.training.split import hold_out, n_batches, shuffled_batches
+from lucidcell.training.split import hold_out, shuffled_batches
 
 
 @pytest.mark.parametrize("n_cells", [2, 3, 10, 101, 1000])
@@ -42,12 +42,6 @@ def test_never_a_batch_of_one_and_every_cell_once(batch_size):
         assert min(sizes) >= 2, (n, batch_size, sizes)
         assert max(sizes) <= max(batch_size, 3)
         np.testing.assert_array_equal(np.sort(np.concatenate(batches)), rows)
-
-
-@pytest.mark.parametrize("batch_size", [3, 7, 32])
-def test_the_number_of_batches_is_known_beforehand(batch_size):
-    for n in range(2, 121):
-        assert len(list(shuffled_batches(np.arange(n), batch_size, 0, 0))) == n_batches(n, batch_size)
 
 
 def test_the_order_follows_from_seed_and_epoch():

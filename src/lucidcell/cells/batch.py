@@ -15,7 +15,7 @@ class SparseRows(NamedTuple):
     """
 
     indptr: Tensor  # (B + 1,) int64: row i holds the entries indptr[i]:indptr[i + 1]
-    indices: Tensor  # (non-zeros,) int32: gene of each entry
+    indices: Tensor  # (non-zeros,) int32: gene of each entry, ascending in every row
     values: Tensor  # (non-zeros,) float
     n_genes: int
 

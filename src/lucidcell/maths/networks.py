@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lucidcell.cells.batch import SparseRows
-from lucidcell.maths.normalise import norm_relu_dropout
+from lucidcell.maths.normalise import linear_norm_relu_dropout, norm_relu_dropout
 from lucidcell.maths.sparse import sparse_linear
 
 # of scvi-tools and, before it, of the scVI paper's code: running statistics that forget slowly, and a generous epsilon
@@ -24,8 +24,8 @@ class Layer(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, covariates: Tensor) -> Tensor:
-        hidden = self.linear(torch.cat([x, covariates], dim=1) if covariates.shape[1] else x)
-        return norm_relu_dropout(hidden, self.norm, self.dropout)
+        inputs = torch.cat([x, covariates], dim=1) if covariates.shape[1] else x
+        return linear_norm_relu_dropout(inputs, self.linear, self.norm, self.dropout)
 
 
 class GeneLayer(nn.Module):
@@ -41,10 +41,10 @@ class GeneLayer(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: SparseRows, covariates: Tensor) -> Tensor:
-        hidden = sparse_linear(x, self.gene_weight) + self.bias
+        hidden = sparse_linear(x, self.gene_weight)
         if covariates.shape[1]:
             hidden = hidden + linear(covariates, self.covariate_weight)
-        return norm_relu_dropout(hidden, self.norm, self.dropout)
+        return norm_relu_dropout(hidden, self.bias, self.norm, self.dropout)
 
 
 class MLP(nn.Module):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
+from lucidcell.maths.vector_math import float_bits
+
 F = np.float32
 KERNEL = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": True}
+INFINITE = np.int32(0x7F800000)  # bits of the exponent; all are set in infinity and NaN only
+KEEPS_NAN = {"reassoc", "contract", "nsz", "arcp"}  # the rest of fast-math takes NaN and infinity for impossible
 
 
-@njit(**KERNEL)
-def column_moments(x):
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=KEEPS_NAN)
+def _column_moments(x, mean, variance):
     """Mean and (biased) variance of every column, (H,), in two passes."""
     n, width = x.shape
-    mean, variance = np.zeros(width, F), np.zeros(width, F)
+    mean[:] = F(0.0)
+    variance[:] = F(0.0)
     for i in range(n):
         for h in range(width):
             mean[h] += x[i, h]
@@ -23,7 +30,6 @@ def column_moments(x):
             d = x[i, h] - mean[h]
             variance[h] += d * d
     variance /= F(n)
-    return mean, variance
 
 
 @njit(inline="always", **KERNEL)
@@ -35,7 +41,7 @@ def _mix(k):
 
 
 @njit(**KERNEL)
-def scale_and_mask(x, scale, shift, seed, rate, out):
+def _scale_and_mask(x, scale, shift, seed, rate, out):
     """out = relu(x scale + shift), and with probability `rate` zero, else divided by 1 - rate.
 
     The random number of an element is a hash of the seed, its row and its column, which vectorises.
@@ -55,6 +61,35 @@ def scale_and_mask(x, scale, shift, seed, rate, out):
             value = value if value > F(0.0) else F(0.0)
             kept = _mix(np.uint32(row_key + np.uint32(np.uint32(h) * np.uint32(0x9E3779B1)))) >= threshold
             out[i, h] = value * keep_scale if kept else F(0.0)
+
+
+@njit(**KERNEL)
+def _all_finite(values):
+    for h in range(values.shape[0]):
+        if float_bits(values[h]) & INFINITE == INFINITE:
+            return False
+    return True
+
+
+@njit(**KERNEL)
+def forward(x, bias, weight, shift, eps, momentum, running_mean, running_variance, seed, rate, mean, inverse_sd, out):
+    """out = dropout(relu(batch-norm(x + bias))), the running statistics moved; False if x is not finite.
+
+    The statistics of the batch are left in `mean` and `inverse_sd`. The bias of a layer before batch-norm is taken out
+    again with the mean, so that it reaches the running mean only.
+    """
+    n = F(x.shape[0])
+    _column_moments(x, mean, inverse_sd)
+    if not _all_finite(inverse_sd):
+        return False
+    for h in range(mean.shape[0]):
+        variance = inverse_sd[h]
+        running_mean[h] += momentum * (mean[h] + bias[h] - running_mean[h])
+        running_variance[h] += momentum * (variance * n / (n - F(1.0)) - running_variance[h])
+        inverse_sd[h] = F(1.0) / math.sqrt(variance + eps)
+    scale = inverse_sd * weight
+    _scale_and_mask(x, scale, shift - mean * scale, seed, rate, out)
+    return True
 
 
 @njit(**KERNEL)

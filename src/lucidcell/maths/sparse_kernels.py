@@ -29,11 +29,26 @@ def multiply(indptr, indices, values, weight, out, first, last):
 
 
 @njit(**KERNEL)
+def _first_from(indices, start, stop, gene):
+    """First position in start:stop whose index is `gene` or higher; the indices of a row ascend."""
+    while start < stop:
+        middle = (start + stop) // 2
+        if indices[middle] < gene:
+            start = middle + 1
+        else:
+            stop = middle
+    return start
+
+
+@njit(**KERNEL)
 def multiply_transposed(indptr, indices, values, d_out, d_weight, first, last):
-    """d_weight += x.T @ d_out over rows first:last."""
+    """Rows (genes) first:last of d_weight = x.T @ d_out."""
     n_hidden = d_weight.shape[1]
-    for i in range(first, last):
-        for k in range(indptr[i], indptr[i + 1]):
+    d_weight[first:last] = 0.0
+    for i in range(indptr.shape[0] - 1):
+        start = _first_from(indices, indptr[i], indptr[i + 1], first)
+        stop = _first_from(indices, start, indptr[i + 1], last)
+        for k in range(start, stop):
             gene, value = indices[k], values[k]
             for h in range(n_hidden):
                 d_weight[gene, h] += value * d_out[i, h]

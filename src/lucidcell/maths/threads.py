@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 _pool: ThreadPoolExecutor | None = None
 _kept = threading.local()
@@ -36,6 +39,8 @@ def limit(n: int | None) -> Iterator[None]:
     """Use n threads (None: all cores) for `run`, and one for each torch operation; both are restored on leaving."""
     global _pool, _n_threads
     before, before_torch = (_pool, _n_threads), torch.get_num_threads()
+    before_kept: dict[Hashable, torch.Tensor] | None = getattr(_kept, "memory", None)
+    _kept.memory = {}
     n = available_cores() if n is None else n
     flush = torch.tensor([1e-45]).mul(1.0).item() == 0.0
     torch.set_num_threads(1)
@@ -48,7 +53,7 @@ def limit(n: int | None) -> Iterator[None]:
         if _pool is not None:
             _pool.shutdown()
         _pool, _n_threads = before
-        _kept.memory = None  # of this thread; those of the pool went with it
+        _kept.memory = before_kept
         torch.set_num_threads(before_torch)
         torch.set_flush_denormal(flush)
 
@@ -58,14 +63,21 @@ def _start_worker() -> None:
     torch.set_flush_denormal(True)
 
 
-def workspace(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Uninitialised memory of the calling thread, the same at every call: fresh pages cost more than filling them."""
+def workspace(name: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Uninitialised memory; inside `limit` the same for the same name: fresh pages cost more than filling them."""
+    memory: dict[Hashable, torch.Tensor] | None = getattr(_kept, "memory", None)
+    if memory is None:
+        return torch.empty(shape, dtype=dtype)
     size = math.prod(shape)
-    kept = getattr(_kept, "memory", None)
+    kept = memory.get(name)
     if kept is None or kept.dtype != dtype or kept.numel() < size:
-        kept = torch.empty(size, dtype=dtype)
-        _kept.memory = kept
+        memory[name] = kept = torch.empty(size, dtype=dtype)
     return kept[:size].view(shape)
+
+
+def start(task: Callable[[], T]) -> Callable[[], T]:
+    """Begin `task` on another thread, if there is one; what is returned waits for its result."""
+    return task if _pool is None else _pool.submit(task).result
 
 
 def run(task: Callable[[int], None], n_tasks: int) -> None:

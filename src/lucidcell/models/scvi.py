@@ -36,14 +36,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, softmax
+from torch.nn.functional import softmax
 
-from lucidcell.cells.batch import Batch
+from lucidcell.cells.batch import Batch, SparseRows
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError, SettingError
 from lucidcell.maths.divergences import kl_gaussians, kl_standard_normal
 from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
+from lucidcell.maths.gaussian import Draw, draw_gaussian
 from lucidcell.maths.networks import MLP, GeneMLP
 from lucidcell.models import initial
 from lucidcell.models.count_model import CountModel
@@ -122,6 +123,7 @@ class SCVIModule(nn.Module):
     """The networks of scVI. Notation as in this file's docstring; `design` is [covariates, one-hot batch]."""
 
     library_prior: Tensor
+    one_hot: Tensor  # (S, S)
 
     def __init__(self, config: SCVIConfig, sizes: Sizes) -> None:
         super().__init__()
@@ -141,27 +143,46 @@ class SCVIModule(nn.Module):
         if config.gene_likelihood != "poisson":
             groups = {"gene": 1, "gene-batch": sizes.n_batches, "gene-label": sizes.n_labels}[config.dispersion]
             self.log_theta = nn.Parameter(torch.zeros(groups, sizes.n_genes))
+        self.register_buffer("one_hot", torch.eye(sizes.n_batches), persistent=False)
         self.register_buffer("library_prior", torch.zeros(sizes.n_batches, 2))  # mean and sd of log library by batch
 
     # --- inference ---
 
     def design(self, batch: Batch) -> Tensor:
         """Covariates and one-hot batch, (B, n_covariates + n_batches)."""
-        return torch.cat(
-            [batch.covariates, one_hot(batch.batch, self.sizes.n_batches).to(batch.covariates.dtype)], dim=1
-        )
+        return torch.cat([batch.covariates, self.one_hot[batch.batch]], dim=1)
 
     def encode(self, batch: Batch) -> Posterior:
         """Parameters of q(z | x) and q(log l | x)."""
-        x = batch.counts.log1p()
-        covariates = self.design(batch) if self.config.encode_covariates else batch.covariates[:, :0]
+        x, covariates = self.encoder_inputs(batch)
         hidden = self.encoder(x, covariates)
         sigma = (self.z_variance(hidden).exp() + SMALLEST_VARIANCE).sqrt()
         if self.config.use_observed_lib_size:
             return Posterior(self.z_mean(hidden), sigma)
-        library_hidden = self.library_encoder(x, covariates)
-        library_sigma = (self.library_variance(library_hidden).exp() + SMALLEST_VARIANCE).sqrt()
-        return Posterior(self.z_mean(hidden), sigma, self.library_mean(library_hidden)[:, 0], library_sigma[:, 0])
+        return Posterior(self.z_mean(hidden), sigma, *self.encode_library(x, covariates))
+
+    def encoder_inputs(self, batch: Batch) -> tuple[SparseRows, Tensor]:
+        """log(1 + counts), and the covariates that the encoder sees, (B, P) or (B, 0)."""
+        encoded = self.config.encode_covariates
+        return batch.counts.log1p(), self.design(batch) if encoded else batch.covariates[:, :0]
+
+    def encode_library(self, x: SparseRows, covariates: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(log l | x), both (B,)."""
+        hidden = self.library_encoder(x, covariates)
+        sigma = (self.library_variance(hidden).exp() + SMALLEST_VARIANCE).sqrt()
+        return self.library_mean(hidden)[:, 0], sigma[:, 0]
+
+    def draw_library(self, x: SparseRows, covariates: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Log library and its KL divergence from the prior of the batch, both (B,); no divergence if it is observed."""
+        if self.config.use_observed_lib_size:
+            return batch.library.log(), None
+        mu, sigma = self.encode_library(x, covariates)
+        prior = self.library_prior[batch.batch]
+        return mu + sigma * torch.randn_like(sigma), kl_gaussians(mu, sigma, prior[:, 0], prior[:, 1])
+
+    def draw_z(self, x: SparseRows, covariates: Tensor) -> Draw:
+        """One draw before the link, with its KL divergence: `encode` and `sample_z` in one operation, for training."""
+        return draw_gaussian(self.encoder(x, covariates), self.z_mean, self.z_variance, SMALLEST_VARIANCE)
 
     def sample_z(self, posterior: Posterior) -> Tensor:
         """One draw of the latent factors, (B, D)."""
@@ -229,17 +250,16 @@ class SCVIModule(nn.Module):
 
     def loss(self, batch: Batch, progress: float) -> Loss:
         """Negative ELBO of a batch, the KL of z weighted by the warm-up."""
-        posterior = self.encode(batch)
-        log_library = self.sample_log_library(posterior, batch)
-        likelihood = self.log_likelihood(batch, self.sample_z(posterior), log_library)
-        kl_z, kl_library = self.kl_z(posterior).sum(), self.kl_library(posterior, batch).sum()
-        weight = warm_up(progress, self.config.kl_warmup)
-        terms = {"reconstruction": -likelihood.total, "kl": kl_z + kl_library}
-        return Loss(
-            cells=-likelihood.total + weight * kl_z + kl_library,
-            n_cells=batch.n_cells,
-            terms={name: value.detach() for name, value in terms.items()},
-        )
+        x, covariates = self.encoder_inputs(batch)
+        drawn = self.draw_z(x, covariates)
+        log_library, kl_library = self.draw_library(x, covariates, batch)
+        likelihood = self.log_likelihood(batch, self.link(drawn.z), log_library)
+        kl = drawn.kl.sum()
+        cells = warm_up(progress, self.config.kl_warmup) * kl - likelihood.total
+        if kl_library is not None:
+            cells, kl = cells + kl_library.sum(), kl + kl_library.sum()
+        terms = {"reconstruction": -likelihood.total.detach(), "kl": kl.detach()}
+        return Loss(cells, batch.n_cells, terms)
 
     def phases(self) -> list[Phase]:
         return [Phase("elbo", self.loss, list(self.parameters()), warmup=self.config.kl_warmup)]

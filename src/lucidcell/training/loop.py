@@ -10,7 +10,9 @@ import logging
 import math
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,14 +23,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
+    from lucidcell.cells.batch import Batch
     from lucidcell.cells.cells import Cells
 from lucidcell.errors import SettingError, TrainingError
+from lucidcell.maths import threads
 from lucidcell.training.checkpoint import Checkpoint
 from lucidcell.training.optimizer import Adam
 from lucidcell.training.phases import Loss, Phase, Trainable
 from lucidcell.training.schedule import one_cycle
 from lucidcell.training.settings import Settings, environment
-from lucidcell.training.split import hold_out, n_batches, shuffled_batches
+from lucidcell.training.split import hold_out, shuffled_batches
 
 logger = logging.getLogger("lucidcell")
 
@@ -207,21 +211,22 @@ class _Loop:
         state, settings = self.state, self.settings
         assert settings.batch_size is not None
         assert settings.learning_rate is not None
-        per_epoch = n_batches(len(self.train_rows), settings.batch_size)
-        batches = shuffled_batches(self.train_rows, settings.batch_size, settings.seed, len(state.rows))
-        for step, rows in enumerate(batches):
-            if step < state.step:
-                continue
+        order = list(shuffled_batches(self.train_rows, settings.batch_size, settings.seed, len(state.rows)))
+        per_epoch = len(order)
+        ahead: Callable[[], Batch] = partial(self.cells.take, order[min(state.step, per_epoch - 1)])
+        for step in range(state.step, per_epoch):
             progress = (state.epoch * per_epoch + step) / (n_epochs * per_epoch)
-            batch = self.cells.take(rows).to(self.device)
+            batch = ahead().to(self.device)
             loss = phase.loss(batch, progress)
             self._guard(loss, phase, step)
+            if step + 1 < per_epoch:  # while the gradients go back
+                ahead = threads.start(partial(self.cells.take, order[step + 1]))
             loss.objective.backward()
             if settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(optimizer.parameters, settings.gradient_clip)
             optimizer.step(settings.learning_rate * one_cycle(progress))
             optimizer.clear_gradients()
-            self._add(loss, len(rows))
+            self._add(loss, batch.n_cells)
             state.step = step + 1
             if step + 1 < per_epoch:
                 self._checkpoint_if_due(optimizer)

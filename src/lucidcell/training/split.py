@@ -23,11 +23,6 @@ def hold_out(n_cells: int, train_size: float, seed: int) -> tuple[np.ndarray, np
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
 
-def n_batches(n_cells: int, batch_size: int) -> int:
-    """Number of batches in an epoch."""
-    return -(-n_cells // batch_size)
-
-
 def shuffled_batches(rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
     """The rows in random order, in batches; never one cell alone, which batch-norm cannot train on.
 
