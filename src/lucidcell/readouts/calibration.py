@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from lucidcell.metrics.annotation import expected_calibration_error, reliability_table
+from lucidcell.metrics.annotation import confusion_table, expected_calibration_error, reliability_table
 
 FEWEST_CELLS = 50
 N_PARTS = 5
@@ -37,18 +37,22 @@ class Calibration:
     error_after: float | None = None
     declined: str | None = None
     reliability: pd.DataFrame | None = None  # of raw and calibrated probabilities, for plots.calibration_curve
+    confusion: pd.DataFrame | None = None  # of the same cells, for plots.confusion_matrix
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict of numbers, strings, lists and None."""
-        table = None if self.reliability is None else self.reliability.astype(object)
-        rows = None if table is None else table.where(table.notna(), None).to_dict("list")
-        return {**vars(self), "reliability": rows}
+        return {name: _split(value) if isinstance(value, pd.DataFrame) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Calibration:
         """Inverse of `to_json`."""
-        rows = stored["reliability"]
-        return cls(**{**stored, "reliability": None if rows is None else _numeric(pd.DataFrame(rows))})
+        return cls(
+            **{name: pd.DataFrame(**value) if isinstance(value, dict) else value for name, value in stored.items()}
+        )
+
+
+def _split(table: pd.DataFrame) -> dict[str, Any]:
+    return table.astype(object).where(table.notna(), None).to_dict("split")
 
 
 def tempered(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -108,30 +112,18 @@ def calibrate(
     for p in range(N_PARTS):
         temperature = fit_temperature(log_probabilities[part != p], labels[part != p])
         after[part == p] = np.exp(tempered(log_probabilities[part == p], temperature))
-    before = np.exp(tempered(log_probabilities, 1.0))
-    reliability, errors = _judged({"raw": before, "calibrated": after}, labels, np.asarray(names, object))
+    before, leaves = np.exp(tempered(log_probabilities, 1.0)), np.asarray(names, object)
+    tables, errors = [], []
+    for kind, probabilities in (("raw", before), ("calibrated", after)):
+        judged = leaves[labels], leaves[probabilities.argmax(1)], probabilities.max(1)
+        errors.append(expected_calibration_error(*judged, n_bins=N_BINS))
+        tables.append(reliability_table(*judged, n_bins=N_BINS).assign(probabilities=kind))
     return Calibration(
         fit_temperature(log_probabilities, labels),
         source,
         n,
-        error_before=errors["raw"],
-        error_after=errors["calibrated"],
-        reliability=reliability,
+        error_before=errors[0],
+        error_after=errors[1],
+        reliability=pd.concat(tables, ignore_index=True),
+        confusion=confusion_table(leaves[labels], leaves[before.argmax(1)]),
     )
-
-
-def _judged(
-    probabilities: dict[str, np.ndarray], labels: np.ndarray, names: np.ndarray
-) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Reliability and expected calibration error of each kind of probabilities."""
-    tables, errors = [], {}
-    for kind, values in probabilities.items():
-        judged = names[labels], names[values.argmax(1)], values.max(1)
-        errors[kind] = expected_calibration_error(*judged, n_bins=N_BINS)
-        tables.append(reliability_table(*judged, n_bins=N_BINS).assign(probabilities=kind))
-    return pd.concat(tables, ignore_index=True), errors
-
-
-def _numeric(table: pd.DataFrame) -> pd.DataFrame:
-    numbers = table.columns.drop("probabilities")
-    return table.astype(dict.fromkeys(numbers, float)).astype({"n_cells": int})
