@@ -15,13 +15,22 @@ import torch
 
 from lucidcell.errors import SettingError
 from lucidcell.models.base import Model
-from lucidcell.readouts import expression, latent, likelihood, loadings, predictive_check, tables
+from lucidcell.readouts import (
+    differential_expression,
+    expression,
+    latent,
+    likelihood,
+    loadings,
+    predictive_check,
+    tables,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
     from lucidcell.models.scvi import SCVIModule
+    from lucidcell.readouts.groups import GroupNames, Selection
 
 
 class CountModel(Model):
@@ -248,6 +257,105 @@ class CountModel(Model):
     ) -> np.ndarray:
         """Library size of each cell, (n,): median of q(l | x), or the observed total where it is not latent."""
         return latent.latent_library(self, adata, indices)
+
+    def differential_expression(
+        self,
+        adata: AnnData | None = None,
+        *,
+        groupby: str | None = None,
+        group1: GroupNames = None,
+        group2: str | None = None,
+        idx1: Selection | None = None,
+        idx2: Selection | None = None,
+        mode: str = "change",
+        delta: float = 0.25,
+        fdr: float = 0.05,
+        pairs: bool = False,
+        calibrate: bool = True,
+        batch_correction: bool = True,
+        batch_average: str = "expression",
+        batch_weights: str = "empirical",
+        n_samples_overall: int = 5000,
+        pseudocounts: float | None = None,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Genes that differ between two groups of cells, by how much, and how sure that is.
+
+        Parameters
+        ----------
+        adata
+            Cells to compare; the training data for None, of which the model keeps labels and batches only.
+        groupby
+            Column of obs that sorts the cells into groups; the model's labels for None. Cells without a value are in
+            no group.
+        group1, group2
+            Names of groups. Each of `group1` (a name, several, or None for all) is compared with `group2`, or with all
+            other cells for None.
+        idx1, idx2
+            Instead of groups: masks, positions of cells, or queries on obs as text, such as "age > 60"; `idx2=None`
+            for all other cells.
+        mode
+            "change": is the log2 fold change of the group means larger than `delta`? "vanilla": in random pairs of
+            cells, which group's expresses the gene more?
+        delta
+            Smallest absolute log2 fold change that counts; 0 asks whether there is a change at all.
+        fdr
+            Expected share of wrong genes among those with `is_de`.
+        pairs
+            Of mode "change": compare random pairs of cells instead of group means, as scvi-tools does.
+        calibrate
+            Of mode "change", not for pairs: let the counts of each group correct the decoder's means and say how sure
+            they are, and shrink the changes of all genes together. Without it the probabilities are far too sure.
+        batch_correction
+            Decode every cell in every batch that both groups have; otherwise each cell in its own.
+        batch_average
+            Of mode "vanilla": average the "expression" over these batches, or the "probability" of being higher.
+        batch_weights
+            Weigh the batches by the cells compared in each ("empirical"), or equally ("uniform").
+        n_samples_overall
+            Draws of z for each group, and most cells used of a group.
+        pseudocounts
+            Share of a cell's counts added to both means before the logarithm; by default 0.001 counts in a cell of
+            median library size.
+        seed
+            The same seed gives the same table.
+
+        Returns
+        -------
+        One row for each gene and comparison. First stand, in mode "change", the genes that surely change most
+        (lfc_sure, up or down); in mode "vanilla", those with the largest Bayes factor. "1" and "2" stand for the
+        groups; changes are from 2 to 1.
+
+        ========================= ==================================================================================
+        proba_de, proba_not_de    probability of a change larger than `delta`, up or down, and its complement
+        proba_m1, proba_m2        in mode "vanilla": P(expression in 1 > in 2) for a pair of cells, and its complement
+        bayes_factor              natural log of the odds of the two; beyond 3 is strong
+        is_de                     in the largest set of genes with expected false discovery rate of at most `fdr`
+        lfc_sure                  the log2 fold change that is exceeded with 97.5 % probability: the end nearest to 0
+                                  of the interval, 0 if it holds 0
+        lfc_mean, _median, _std   posterior of the log2 fold change; in mode "vanilla" that of the mean scales
+        lfc_low, lfc_high         its 95 % credible interval
+        scale1, scale2            mean decoded expression, as a share of a cell's counts
+        raw_mean1, raw_mean2      mean counts per cell
+        raw_normalized_mean1, 2   the same after scaling every cell to 10,000 counts
+        non_zeros_proportion1, 2  share of the cells in which the gene was counted
+        comparison, group1, group2
+        ========================= ==================================================================================
+
+        Raises
+        ------
+        DataError
+            If a column is missing, a group has fewer than two cells, or no batch has cells of both groups.
+        SettingError
+            If a group is unknown, the groups overlap, or an argument has no meaning.
+        """
+        settings = differential_expression.Settings(
+            mode, delta, fdr, pairs, calibrate, batch_correction, batch_average, batch_weights, n_samples_overall,
+            pseudocounts, seed,
+        )  # fmt: skip
+        return differential_expression.differential_expression(
+            self, adata, groupby, group1, group2, idx1, idx2, settings
+        )
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Read-outs for the run folder: cells, latent, loadings, factors, genes."""
