@@ -167,6 +167,58 @@ def model_json(
     }
 
 
+def annotate_run(run: Path, *, declined: bool = False, n_suspicious: int = 1) -> Path:
+    """Add to a run what a model that predicts labels leaves: probabilities of its labels, a third of which it knew."""
+    rng = np.random.default_rng(1)
+    cells = pd.read_csv(run / "tables/cells.csv", dtype=str, keep_default_na=False)
+    truth = pd.Categorical(cells["label"])
+    names = [str(name) for name in truth.categories]
+    probabilities = rng.dirichlet(np.full(len(names), 0.2), len(cells)) * 0.4
+    probabilities[np.arange(len(cells)), truth.codes] += 0.6
+    prediction, confidence = np.array(names)[probabilities.argmax(1)], probabilities.max(1)
+    entropy = -(probabilities * np.log(probabilities + 1e-12)).sum(1)
+    halves = {name: f"group {i % 2}" for i, name in enumerate(names)}
+    fine = pd.DataFrame({"node": prediction, "confidence": confidence}).groupby("node", as_index=False)
+    fine = fine.agg(n_cells=("confidence", "size"), confidence=("confidence", "mean"))
+    fine = fine.assign(parent=fine["node"].map(halves), level="cell_type")
+    coarse = fine.groupby("parent", as_index=False).agg(n_cells=("n_cells", "sum"), confidence=("confidence", "max"))
+    coarse = coarse.rename(columns={"parent": "node"}).assign(parent="", level="coarse")
+    new_types = {"cluster": ["3", "0"], "n_cells": [25, 55], "mixing": [0.04, 0.9]}
+    new_types |= {"suspicious": [n_suspicious, 0], "prediction": names[:2], "prediction_share": [0.9, 1.0]}
+    tables = {
+        "annotation": pd.DataFrame({"prediction": prediction, "confidence": confidence, "entropy": entropy}),
+        "posterior": pd.DataFrame(probabilities, columns=names),
+        "taxonomy": pd.concat([coarse, fine])[["node", "parent", "level", "n_cells", "confidence"]],
+        "new_types": pd.DataFrame(new_types),
+    }
+    for name in ("annotation", "posterior"):
+        tables[name].insert(0, "cell", cells["cell"])
+    for name, table in tables.items():
+        table.to_csv(run / "tables" / f"{name}.csv", index=False)
+    cells.assign(label=np.where(np.arange(len(cells)) % 3 == 0, cells["label"], "")).to_csv(
+        run / "tables/cells.csv", index=False
+    )
+    model = json.loads((run / "model.json").read_text())
+    model |= {"class": "SCANVI", "calibration": calibration_json(names, declined)}
+    (run / "model.json").write_text(json.dumps(model))
+    return run
+
+
+def calibration_json(names: list[str], declined: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"temperature": 1.0, "labels": "held-out cells", "n_cells": 12, "error_before": None}
+    found |= {"error_after": None, "declined": "12 labelled cells are too few.", "reliability": None, "confusion": None}
+    if declined:
+        return found
+    bins = [["raw", 0.0, 0.5, 0, None, None], ["raw", 0.5, 1.0, 80, 0.9, 0.7], ["calibrated", 0.0, 0.5, 10, 0.4, 0.5]]
+    bins.append(["calibrated", 0.5, 1.0, 70, 0.8, 0.78])
+    columns = ["probabilities", "lower", "upper", "n_cells", "confidence", "accuracy"]
+    counts = (np.full((len(names), len(names)), 1) + 16 * np.eye(len(names), dtype=int)).tolist()
+    found |= {"temperature": 1.7, "n_cells": 80, "error_before": 0.2, "error_after": 0.03, "declined": None}
+    found["reliability"] = {"index": list(range(4)), "columns": columns, "data": bins}
+    found["confusion"] = {"index": names, "columns": names, "data": counts}
+    return found
+
+
 @pytest.fixture(scope="session")
 def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Fabricate a run over simulated counts in a new folder; keyword arguments replace names or go to the recipe."""
@@ -186,3 +238,9 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return fabricate_run(tmp_path_factory.mktemp("runs") / "run", counts[:n_cells], **names)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def annotated_run(make_run: Callable[..., Path]) -> Callable[..., Path]:
+    """Fabricate a run of a model that predicts labels; keyword arguments go to the recipe."""
+    return lambda **arguments: annotate_run(make_run(), **arguments)

@@ -8,8 +8,9 @@ from importlib import import_module
 import numpy as np
 import pandas as pd
 import pytest
+from sections import blocks, texts
 
-from lucidcell.report.blocks import Card, Picture, Row, Section, Table, Text
+from lucidcell.report.blocks import Card, Picture, Table
 from lucidcell.report.folder import Run
 from lucidcell.report.sections.data import data
 from lucidcell.report.sections.factors import factors
@@ -17,22 +18,6 @@ from lucidcell.report.sections.integration import integration
 from lucidcell.report.sections.map_of_cells import map_of_cells
 from lucidcell.report.sections.repeat import repeat
 from lucidcell.report.sections.training import training
-
-
-def blocks(section: Section, kind: type) -> list:
-    """All blocks of a kind, at any depth."""
-    found, waiting = [], list(section.blocks)
-    while waiting:
-        block = waiting.pop(0)
-        if isinstance(block, kind):
-            found.append(block)
-        if isinstance(block, Row | Card):
-            waiting = [*block.blocks, *waiting]
-    return found
-
-
-def texts(section: Section) -> str:
-    return " ".join(block.text for block in blocks(section, Text))
 
 
 def edit(run, name: str, change) -> None:

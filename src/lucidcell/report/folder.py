@@ -29,6 +29,9 @@ _SHAPE: dict[str, dict[str, tuple[type, ...]]] = {
 _SHAPE_IF_PRESENT: dict[str, tuple[type, ...]] = {  # a model that was not trained here has no record of these
     "settings": (dict,), "n_train": (int,), "n_validation": (int,), "cells_per_second": _NUMBER,
 }  # fmt: skip
+_CALIBRATION: dict[str, tuple[type, ...]] = {
+    "temperature": _NUMBER, "labels": (str,), "n_cells": (int,), "declined": _TEXT,
+}  # fmt: skip
 _GENE_STATISTICS = [f"{name}_{side}" for name in ("mean", "cv", "zero_fraction") for side in ("observed", "expected")]
 
 
@@ -77,6 +80,13 @@ class Run:
         self.schema: dict[str, Any] = self.model["schema"]
         self.data: dict[str, Any] = self.model["data"]
         self.loadings_meaning: dict[str, Any] = self.model.get("loadings") or {}
+        self.calibration: dict[str, Any] | None = self.model.get("calibration")
+        if self.calibration is not None:
+            self._check("", self.model, {"calibration": (dict,)})
+            tables = NoneType if self.calibration.get("declined") is not None else dict
+            self._check(
+                "calibration", self.calibration, _CALIBRATION | {"reliability": (tables,), "confusion": (tables,)}
+            )
 
     @cached_property
     def history(self) -> pd.DataFrame | None:
@@ -143,6 +153,27 @@ class Run:
         """Some cells by what their counts say, without any correction: cell, PC1, ...; None for a single batch."""
         return self._optional_table("tables/uncorrected.csv", ["cell"])
 
+    @cached_property
+    def annotation(self) -> pd.DataFrame | None:
+        """One row per cell: cell, prediction, confidence, entropy; None for a model that predicts no labels."""
+        return self._optional_table("tables/annotation.csv", ["cell", "prediction"], n_rows=self.data["n_cells"])
+
+    @cached_property
+    def posterior(self) -> pd.DataFrame | None:
+        """Cells x the most frequent predicted labels: probabilities, without the column of names."""
+        table = self._optional_table("tables/posterior.csv", ["cell"], n_rows=self.data["n_cells"])
+        return None if table is None else table.drop(columns="cell")
+
+    @cached_property
+    def taxonomy(self) -> pd.DataFrame | None:
+        """One row per predicted label of each level: node, parent, level, n_cells, confidence."""
+        return self._optional_table("tables/taxonomy.csv", ["node", "parent", "level"])
+
+    @cached_property
+    def new_types(self) -> pd.DataFrame | None:
+        """One row per cluster of cells without label: cluster, n_cells, mixing, suspicious, prediction, its share."""
+        return self._optional_table("tables/new_types.csv", ["cluster", "prediction"])
+
     @property
     def factor_names(self) -> list[str]:
         """Names of the latent factors."""
@@ -175,6 +206,7 @@ class Run:
             If a table is missing or damaged, or does not fit the others.
         """
         _ = self.history, self.cells, self.latent, self.loadings, self.factors, self.genes, self.uncorrected
+        _ = self.annotation, self.posterior, self.taxonomy, self.new_types
 
     def _table(
         self,
@@ -194,10 +226,11 @@ class Run:
             raise FileError(msg)
         return table
 
-    def _optional_table(self, name: str, text: list[str]) -> pd.DataFrame | None:
+    def _optional_table(self, name: str, text: list[str], n_rows: int | None = None) -> pd.DataFrame | None:
         """A table that not every run has; all columns but `text` are numbers."""
-        path = self.path / name
-        return read_table(path, text, other_numbers=True) if path.exists() else None
+        if not (self.path / name).exists():
+            return None
+        return self._table(name, text, other_numbers=True, n_rows=n_rows)
 
     def _check(self, part: str, content: dict[str, Any], shape: dict[str, tuple[type, ...]]) -> None:
         for key, kinds in shape.items():

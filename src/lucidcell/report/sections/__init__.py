@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from lucidcell.report.blocks import Section
 from lucidcell.report.folder import Run
+from lucidcell.report.sections.annotation import annotation
 from lucidcell.report.sections.data import data
 from lucidcell.report.sections.factors import factors
 from lucidcell.report.sections.integration import integration
@@ -20,6 +21,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     data,
     training,
     map_of_cells,
+    annotation,
     integration,
     factors,
     reconstruction,

@@ -1,0 +1,21 @@
+"""What a section of the report holds, for tests to look at."""
+
+from __future__ import annotations
+
+from lucidcell.report.blocks import Card, Row, Section, Text
+
+
+def blocks(section: Section, kind: type) -> list:
+    """All blocks of a kind, at any depth."""
+    found, waiting = [], list(section.blocks)
+    while waiting:
+        block = waiting.pop(0)
+        if isinstance(block, kind):
+            found.append(block)
+        if isinstance(block, Row | Card):
+            waiting = [*block.blocks, *waiting]
+    return found
+
+
+def texts(section: Section) -> str:
+    return " ".join(block.text for block in blocks(section, Text))
