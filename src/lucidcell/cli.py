@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+CHECKPOINT = "checkpoint"  # folder in a run folder, while it trains
 MODELS = {"scvi": "SCVI"}
 
 DataPath = Annotated[Path, typer.Argument(help="Counts: .h5ad, .zarr, 10x .h5, or a 10x folder with matrix.mtx.")]
@@ -94,7 +96,8 @@ def fit(
 
     if model not in MODELS:
         raise SettingError(f"--model is {model!r}; it must be one of {', '.join(MODELS)}.")
-    if (out / "model.json").exists() and not (overwrite or resume):
+    unfinished = resume and (out / CHECKPOINT).exists()
+    if (out / "model.json").exists() and not (overwrite or unfinished):
         raise FileError(f"{out} already holds a model; choose another --out, or pass --overwrite.")
     adata = read(data)
     if n_top_genes is not None:
@@ -132,8 +135,9 @@ def _train_and_report(model: Any, out: Path, **training: Any) -> None:
 
     model.command = shlex.join(["lucidcell", *sys.argv[1:]])
     typer.echo(str(model.cells))
-    model.train(checkpoint_dir=out / "checkpoint", **training)
+    model.train(checkpoint_dir=out / CHECKPOINT, **training)
     model.save(out, overwrite=True)
+    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)  # of a run that is finished
     page = lc.report(out)
     facts = model.training_facts
     typer.echo(f"{facts['epochs']} epochs in {facts['seconds']:.1f} s ({facts['cells_per_second']:,.0f} cells/s)")
@@ -183,6 +187,8 @@ def evaluate(
     """Score embeddings of the same cells, and print the table."""
     import lucidcell as lc
 
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise SettingError(f"--plot is {plot}; its name must end in .png, .svg or .pdf.")
     for path in (out, plot):
         if path is not None and not path.parent.is_dir():
             raise FileError(f"{path} cannot be written: the folder {path.parent} does not exist.")
@@ -193,7 +199,9 @@ def evaluate(
     if plot is not None:
         from lucidcell.plots import evaluation
 
-        evaluation(table).get_figure().savefig(plot, dpi=200)
+        figure = evaluation(table).get_figure(root=True)
+        assert figure is not None
+        figure.savefig(plot, dpi=200)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import pandas as pd
 from lucidcell.cells.parts import Parts
 from lucidcell.errors import DataError, SettingError
 from lucidcell.metrics import annotation, clustering, harmonization, scib
-from lucidcell.metrics.checks import Groups, groups, points
+from lucidcell.metrics.checks import groups, points
 from lucidcell.metrics.neighbors import nearest_neighbors
 
 if TYPE_CHECKING:
@@ -100,42 +100,43 @@ def _arrays(parts: Parts, embeddings: str | Sequence[str] | Mapping[str, np.ndar
     return {key: parts.embedding(key, argument="embeddings").astype(np.float64) for key in keys}
 
 
-def _column(parts: Parts, key: str | None, argument: str, metrics: str) -> Groups:
+def _column(parts: Parts, key: str | None, argument: str, metrics: str) -> np.ndarray:
+    """Names in a column of obs, (n,) of str objects."""
     if key is None:
         raise SettingError(f"metrics={metrics!r} needs {argument}, a column of obs: pass it.")
-    return groups(parts.column(key, argument=argument), f"obs[{key!r}]")
+    found = groups(parts.column(key, argument=argument), f"obs[{key!r}]")
+    return np.asarray(found.names, object)[found.codes]
 
 
-def _integration(x: np.ndarray, batch: Groups, labels: Groups | None, seed: int) -> dict[str, float]:
+def _integration(x: np.ndarray, batch: np.ndarray, labels: np.ndarray | None, seed: int) -> dict[str, float]:
     near = nearest_neighbors(x, _NEIGHBORS)
     scores = {
-        "ilisi": scib.ilisi(near, batch.codes),
-        "batch_mixing": harmonization.entropy_of_batch_mixing(near, batch.codes, normalize=True),
+        "ilisi": scib.ilisi(near, batch),
+        "batch_mixing": harmonization.entropy_of_batch_mixing(near, batch, normalize=True),
     }
     if labels is None:
         return scores
-    clusters = clustering.kmeans_clusters(x, len(labels.names), seed=seed)
+    clusters = clustering.kmeans_clusters(x, len(set(labels)), seed=seed)
     return scores | {
-        "graph_connectivity": scib.graph_connectivity(near.first(15), labels.codes),
-        "silhouette_batch": scib.silhouette_batch(x, labels.codes, batch.codes),
-        "clisi": scib.clisi(near, labels.codes),
-        "silhouette_label": scib.silhouette_label(x, labels.codes),
-        "kmeans_nmi": clustering.normalized_mutual_information(labels.codes, clusters),
-        "kmeans_ari": clustering.adjusted_rand_index(labels.codes, clusters),
+        "graph_connectivity": scib.graph_connectivity(near, labels),
+        "silhouette_batch": scib.silhouette_batch(x, labels, batch),
+        "clisi": scib.clisi(near, labels),
+        "silhouette_label": scib.silhouette_label(x, labels),
+        "kmeans_nmi": clustering.normalized_mutual_information(labels, clusters),
+        "kmeans_ari": clustering.adjusted_rand_index(labels, clusters),
     }
 
 
-def _transfer(x: np.ndarray, batch: Groups, labels: Groups) -> dict[str, float]:
+def _transfer(x: np.ndarray, batch: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Each batch labelled by the 15 nearest cells of the others."""
     from lucidcell.comparators.knn import knn
 
-    if len(batch.names) < 2:
-        raise DataError(f"there is one batch only, {batch.names[0]!r}, and labels are carried from batch to batch.")
-    truth = np.asarray(labels.names, object)[labels.codes]
+    if len(set(batch)) < 2:
+        raise DataError(f"there is one batch only, {batch[0]!r}, and labels are carried from batch to batch.")
     predicted, confidence = np.empty(len(x), object), np.empty(len(x))
-    for code in range(len(batch.names)):
-        hidden = batch.codes == code
-        found = knn(x[~hidden], truth[~hidden], x[hidden])
+    for name in sorted(set(batch)):
+        hidden = batch == name
+        found = knn(x[~hidden], labels[~hidden], x[hidden])
         predicted[hidden] = found.labels
         assert found.probabilities is not None
         confidence[hidden] = found.probabilities.max(axis=1)
@@ -143,13 +144,12 @@ def _transfer(x: np.ndarray, batch: Groups, labels: Groups) -> dict[str, float]:
 
 
 def _mean_over_batches(
-    batch: Groups, labels: Groups, predicted: np.ndarray, confidence: np.ndarray | None
+    batch: np.ndarray, labels: np.ndarray, predicted: np.ndarray, confidence: np.ndarray | None
 ) -> dict[str, float]:
-    truth = np.asarray(labels.names, object)[labels.codes]
     scores = []
-    for code in range(len(batch.names)):
-        rows = batch.codes == code
-        pair = truth[rows], predicted[rows]
+    for name in sorted(set(batch)):
+        rows = batch == name
+        pair = labels[rows], predicted[rows]
         error = np.nan
         if confidence is not None:
             error = annotation.expected_calibration_error(*pair, confidence[rows])
@@ -165,17 +165,17 @@ def _mean_over_batches(
     return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
 
-def _clustering(x: np.ndarray, labels: Groups, seed: int) -> dict[str, float]:
-    clusters = clustering.kmeans_clusters(x, len(labels.names), seed=seed)
+def _clustering(x: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    clusters = clustering.kmeans_clusters(x, len(set(labels)), seed=seed)
     scores = {
-        "kmeans_ari": clustering.adjusted_rand_index(labels.codes, clusters),
-        "kmeans_nmi": clustering.normalized_mutual_information(labels.codes, clusters),
-        "kmeans_ami": clustering.adjusted_mutual_information(labels.codes, clusters),
-        "kmeans_accuracy": clustering.clustering_accuracy(labels.codes, clusters),
-        "label_purity": clustering.label_purity(x, labels.codes),
+        "kmeans_ari": clustering.adjusted_rand_index(labels, clusters),
+        "kmeans_nmi": clustering.normalized_mutual_information(labels, clusters),
+        "kmeans_ami": clustering.adjusted_mutual_information(labels, clusters),
+        "kmeans_accuracy": clustering.clustering_accuracy(labels, clusters),
+        "label_purity": clustering.label_purity(x, labels),
     }
     if find_spec("igraph") is not None:
-        best = clustering.leiden_sweep(x, labels.codes, seed=seed).max()
+        best = clustering.leiden_sweep(x, labels, seed=seed).max()
         scores |= {f"leiden_{name}": float(best[name]) for name in ("ari", "nmi", "ami")}
     return scores
 

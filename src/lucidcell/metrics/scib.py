@@ -73,8 +73,9 @@ def ilisi(
     DataError, SettingError
         As `lisi`.
     """
+    n_batches = len(groups(batch, "batch", at_least=2).names)
     median = float(np.median(lisi(embedding, batch, k=k, perplexity=perplexity)))
-    return (median - 1) / (len(groups(batch, "batch").names) - 1) if scale else median
+    return (median - 1) / (n_batches - 1) if scale else median
 
 
 def clisi(
@@ -96,8 +97,8 @@ def clisi(
     DataError, SettingError
         As `lisi`.
     """
+    n_types = len(groups(labels, "labels", at_least=2).names)
     median = float(np.median(lisi(embedding, labels, k=k, perplexity=perplexity)))
-    n_types = len(groups(labels, "labels").names)
     return (n_types - median) / (n_types - 1) if scale else median
 
 
