@@ -205,10 +205,30 @@ def test_a_run_that_was_cut_off_is_resumed(lucidcell, data, tmp_path):
     with checkpoint_every_step(), patch.object(Checkpoint, "write", killing(Checkpoint.write, 2, late=True)):
         with pytest.raises(Killed):
             lucidcell("fit", data, "--out", tmp_path / "resumed", *small)
+    assert (tmp_path / "resumed" / "checkpoint").exists()
     answer = lucidcell("fit", data, "--out", tmp_path / "resumed", "--resume", *small)
     assert answer.status == 0, answer.err
+    assert not (tmp_path / "resumed" / "checkpoint").exists(), "of use to a run that is not finished only"
+    again = lucidcell("fit", data, "--out", tmp_path / "resumed", "--resume", *small)
+    assert (again.status, "already holds a model" in again.err) == (1, True)
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "resumed")]
     assert weights[0] == weights[1]
+
+
+def test_evaluate_prints_and_writes_the_scores(lucidcell, simulated, tmp_path):
+    rng = np.random.default_rng(0)
+    simulated.obsm |= {"X_a": rng.normal(size=(120, 3)), "X_b": rng.normal(size=(120, 2))}
+    simulated.write_h5ad(tmp_path / "cells.h5ad")
+    keys = ("--embedding", "X_a", "--embedding", "X_b", "--batch-key", "batch", "--labels-key", "cell_type")
+    files = ("--out", tmp_path / "scores.csv", "--plot", tmp_path / "scores.svg")
+    answer = lucidcell("evaluate", tmp_path / "cells.h5ad", *keys, *files)
+    assert answer.status == 0, answer.err
+    written = pd.read_csv(tmp_path / "scores.csv", index_col="embedding")
+    table = lc.evaluate(simulated, ["X_a", "X_b"], batch_key="batch", labels_key="cell_type")
+    np.testing.assert_allclose(written, table)
+    assert list(written.columns) == list(table.columns)
+    assert f"{table.at['X_b', 'total']:.3f}" in answer.out
+    assert "batch correction" in (tmp_path / "scores.svg").read_text()
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------
@@ -252,6 +272,24 @@ def assert_one_line(answer: Answer, said: str) -> None:
 def test_one_mistake_in_each_option_of_fit(lucidcell, data, tmp_path, arguments, said):
     assert_one_line(lucidcell("fit", data, "--out", tmp_path / "run", *arguments), said)
     assert not (tmp_path / "run" / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--embedding", "X_pca"], "obsm has no 'X_pca', given as embeddings"),
+        (["--metrics", "all"], "metrics='all' is not known"),
+        (["--out", "nowhere/scores.csv"], "the folder nowhere does not exist"),
+        (["--plot", "scores.gif"], "its name must end in .png, .svg or .pdf"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_one_mistake_in_each_option_of_evaluate(lucidcell, simulated, tmp_path, arguments, said):
+    simulated.obsm["X_a"] = np.zeros((120, 2))
+    simulated.write_h5ad(tmp_path / "cells.h5ad")
+    keys = [] if "--embedding" in arguments else ["--embedding", "X_a"]
+    answer = lucidcell("evaluate", tmp_path / "cells.h5ad", "--batch-key", "batch", *keys, *arguments)
+    assert_one_line(answer, said)
 
 
 @pytest.mark.parametrize(

@@ -134,9 +134,10 @@ def no_such_key(kind: str, key: str, existing: Iterable[Any], argument: str) -> 
     names = [str(name) for name in existing if name is not None]
     close = difflib.get_close_matches(str(key), names, n=1, cutoff=0.6)
     close = close or [name for name in names if name.lower() == str(key).lower()]
+    if not names:
+        return DataError(f"{kind} has no {key!r}, given as {argument}; it is empty.")
     hint = f"did you mean {close[0]!r}? " if close else ""
-    holds = f"it has {some(names)}" if names else "it is empty"
-    return DataError(f"{kind} has no {key!r}, given as {argument}; {hint}({holds}).")
+    return DataError(f"{kind} has no {key!r}, given as {argument}; {hint}(it has {some(names)}).")
 
 
 def _column(adata: AnnData, key: str, argument: str) -> pd.Series:

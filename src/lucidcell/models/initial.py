@@ -16,7 +16,7 @@ INVERSE_THETA = (0.05, 20.0)  # bounds of the moment estimate of 1 / theta
 
 
 def from_data(module: SCVIModule, cells: Cells) -> None:
-    """Set the decoder's bias, log theta and the library prior of an untrained module from the data, in place."""
+    """Set decoder bias, log theta, library prior and library encoder of an untrained module from the data, in place."""
     share = mean_shares(cells)
     with torch.no_grad():
         module.rho.bias.copy_(torch.from_numpy(np.log(share)))
@@ -24,7 +24,10 @@ def from_data(module: SCVIModule, cells: Cells) -> None:
             module.log_theta.copy_(torch.from_numpy(-np.log(inverse_theta(cells, share))))
         if module.config.gene_likelihood == "zinb":
             module.dropout_logit.bias.fill_(-2.0)
-        module.library_prior.copy_(torch.from_numpy(library_prior(cells)))
+        prior = library_prior(cells)
+        module.library_prior.copy_(torch.from_numpy(prior))
+        if not module.config.use_observed_lib_size:
+            module.library_mean.bias.fill_(prior[:, 0].mean())
 
 
 def mean_shares(cells: Cells) -> np.ndarray:
