@@ -217,7 +217,7 @@ def test_a_run_that_was_cut_off_is_resumed(lucidcell, data, tmp_path):
 
 def test_evaluate_prints_and_writes_the_scores(lucidcell, simulated, tmp_path):
     rng = np.random.default_rng(0)
-    simulated.obsm |= {"X_a": rng.normal(size=(120, 3)), "X_b": rng.normal(size=(120, 2))}
+    simulated.obsm["X_a"], simulated.obsm["X_b"] = rng.normal(size=(120, 3)), rng.normal(size=(120, 2))
     simulated.write_h5ad(tmp_path / "cells.h5ad")
     keys = ("--embedding", "X_a", "--embedding", "X_b", "--batch-key", "batch", "--labels-key", "cell_type")
     files = ("--out", tmp_path / "scores.csv", "--plot", tmp_path / "scores.svg")
@@ -254,6 +254,8 @@ def assert_one_line(answer: Answer, said: str) -> None:
         (["--categorical-covariate", "sexe"], "did you mean 'sex'"),
         (["--continuous-covariate", "sex"], "as continuous covariate it must be numeric"),
         (["--size-factor-key", "library_size"], "obs has no 'library_size'"),
+        (["--unlabeled-category", "Unknown"], "--unlabeled-category has no meaning for --model scvi"),
+        (["--taxonomy", "tree.csv"], "--taxonomy has no meaning for --model scvi"),
         (["--n-top-genes", "0"], "n_top_genes=0 is not possible"),
         (["--n-latent", "0"], "n_latent is 0"),
         (["--n-hidden", "-5"], "n_hidden is -5"),

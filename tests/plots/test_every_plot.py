@@ -18,7 +18,7 @@ from lucidcell import plots
 NAMES = [
     "training_curves", "kl_curve", "embedding", "numbers", "factor_panel", "factor_shares", "loadings_bars",
     "label_means", "reconstruction", "predictive_check", "heatmap", "confusion_matrix", "calibration_curve",
-    "taxonomy_levels", "integration",
+    "taxonomy_levels", "integration", "evaluation",
 ]  # fmt: skip
 IN_A_FIGURE = ("factor_panel", "integration")  # which they fill
 TWO_PANELS = ("factor_shares", "predictive_check", "calibration_curve")
@@ -51,6 +51,7 @@ def draw(history, genes, loadings, factors, rng):
             "confusion_matrix": lambda: plots.confusion_matrix(pd.crosstab(groups, groups[::-1]), ax=ax),
             "calibration_curve": lambda: plots.calibration_curve(bins, axes=two),
             "taxonomy_levels": lambda: plots.taxonomy_levels(nodes, ax=ax),
+            "evaluation": lambda: plots.evaluation(z.head(4).abs(), ax=ax),
             "integration": lambda: plots.integration(xy, -xy, pd.Categorical(groups), figure=figure),
         }[name]()
         if ax is not None:

@@ -53,10 +53,10 @@ def evaluation(
     found: Mapping[str, Sequence[str]] = table.attrs.get("groups", {"": list(table.columns)})
     headings = found if groups is None else groups
     columns = [column for names in headings.values() for column in names]
-    require_columns(table, columns, "scores")
     if not columns:
         raise DataError("the table of scores has no columns, so there is nothing to draw: pass one with scores.")
     sort_by = sort_by or ("total" if "total" in columns else None)
+    require_columns(table, [*columns, *([] if sort_by is None else [sort_by])], "scores")
     if sort_by is not None:
         table = table.sort_values(sort_by, ascending=sort_by in LOWER_IS_BETTER, kind="stable")
     with style():
