@@ -6,6 +6,7 @@ import logging
 import shlex
 import shutil
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,15 +72,21 @@ def fit(
     model: Annotated[str, typer.Option(help=f"One of: {', '.join(MODELS)}.")] = "scvi",
     layer: Layer = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs: batch, donor, technology.")] = None,
-    labels_key: Annotated[str | None, typer.Option(help="Column of obs: cell type.")] = None,
+    labels_key: Annotated[
+        list[str] | None, typer.Option(help="Column of obs: cell type; may be repeated, from coarse to fine.")
+    ] = None,
+    unlabeled_category: Annotated[str | None, typer.Option(help="What cells without a label are called there.")] = None,
+    taxonomy: Annotated[
+        Path | None, typer.Option(help="CSV with the columns child and parent, over the labels.")
+    ] = None,
     categorical_covariate: Annotated[list[str] | None, typer.Option(help="Column of obs; may be repeated.")] = None,
     continuous_covariate: Annotated[list[str] | None, typer.Option(help="Column of obs; may be repeated.")] = None,
     size_factor_key: Annotated[str | None, typer.Option(help="Column of obs.")] = None,
     n_top_genes: Annotated[int | None, typer.Option(help="Keep the most variable genes only.")] = None,
-    n_latent: Annotated[int, typer.Option(help="Number of factors.")] = 10,
-    n_hidden: Annotated[int, typer.Option(help="Width of the networks.")] = 128,
-    n_layers: Annotated[int, typer.Option(help="Depth of the networks.")] = 1,
-    gene_likelihood: Annotated[str, typer.Option(help="nb, zinb or poisson.")] = "nb",
+    n_latent: Annotated[int | None, typer.Option(help="Number of factors; 10 by default.")] = None,
+    n_hidden: Annotated[int | None, typer.Option(help="Width of the networks; 128 by default.")] = None,
+    n_layers: Annotated[int | None, typer.Option(help="Depth of the networks; by default the model's.")] = None,
+    gene_likelihood: Annotated[str | None, typer.Option(help="nb, zinb or poisson; nb by default.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="Passes over the data; by default from its size.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Cells per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -102,21 +109,22 @@ def fit(
     adata = read(data)
     if n_top_genes is not None:
         adata = lc.select_genes(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key)
-    fitted = getattr(lc, MODELS[model])(
-        adata,
-        layer=layer,
-        batch_key=batch_key,
-        labels_key=labels_key,
-        categorical_covariate_keys=categorical_covariate,
-        continuous_covariate_keys=continuous_covariate,
-        size_factor_key=size_factor_key,
-        n_latent=n_latent,
-        n_hidden=n_hidden,
-        n_layers=n_layers,
-        gene_likelihood=gene_likelihood,
-    )
+    options = {
+        "layer": layer,
+        "batch_key": batch_key,
+        "labels_key": labels_key[0] if labels_key is not None and len(labels_key) == 1 else labels_key,
+        "unlabeled_category": unlabeled_category,
+        "taxonomy": taxonomy,
+        "categorical_covariate_keys": categorical_covariate,
+        "continuous_covariate_keys": continuous_covariate,
+        "size_factor_key": size_factor_key,
+        "n_latent": n_latent,
+        "n_hidden": n_hidden,
+        "n_layers": n_layers,
+        "gene_likelihood": gene_likelihood,
+    }
     _train_and_report(
-        fitted,
+        _build(model, adata, {name: value for name, value in options.items() if value is not None}),
         out,
         max_epochs=max_epochs,
         batch_size=batch_size,
@@ -128,6 +136,19 @@ def fit(
         seed=seed,
         resume=resume,
     )
+
+
+def _build(model: str, adata: AnnData, given: dict[str, Any]) -> Any:
+    """The model with the options that were given; the others are its own defaults."""
+    import lucidcell as lc
+
+    model_class = getattr(lc, MODELS[model])
+    known = signature(model_class.__init__).parameters
+    for name in given:
+        if name not in known:
+            option = "--" + name.removesuffix("_keys").replace("_", "-")
+            raise SettingError(f"{option} has no meaning for --model {model}: leave it out, or choose another model.")
+    return model_class(adata, **given)
 
 
 def _train_and_report(model: Any, out: Path, **training: Any) -> None:
