@@ -146,7 +146,7 @@ def test_without_held_out_cells_the_last_weights_stay(cells):
 def test_a_term_of_the_data_set_counts_once_a_step(cells):
     class WithPrior(Level):
         def loss(self, batch: Batch, progress: float) -> Loss:
-            return super().loss(batch, progress)._replace(dataset=1000.0 * (self.level - 3.0).square())
+            return super().loss(batch, progress)._replace(dataset={"prior": 1000.0 * (self.level - 3.0).square()})
 
     module = WithPrior()
     run(module, cells, max_epochs=60, train_size=1.0)

@@ -135,15 +135,12 @@ class _NewColumns(nn.Module):
         self.vae = vae
         n_new = vae.sizes.n_batches - n_old
         self.trained: list[nn.Parameter] = []
-        for parameter in vae.parameters():
-            parameter.requires_grad_(False)
         layers = [layer.linear.weight for layer in vae.decoder.blocks()]
         if vae.config.encode_covariates:
             layers += [layer.linear.weight for layer in vae.encoder.rest.blocks()]
             layers.append(vae.encoder.first.covariate_weight)
         for weight in layers:
             assert isinstance(weight, nn.Parameter)
-            weight.requires_grad_(True)
             keep = torch.zeros_like(weight)
             keep[:, -n_new:] = 1.0
             weight.register_hook(lambda gradient, keep=keep: gradient * keep)
@@ -163,6 +160,4 @@ def _train_new_columns(query: CountModel, n_old: int, max_epochs: int, seed: int
     assert cells is not None
     settings = Settings(max_epochs=max_epochs, train_size=1.0, seed=seed).resolve(len(cells))
     query.record = fit(_NewColumns(query.vae, n_old), cells, settings, progress=False)
-    for parameter in query.vae.parameters():
-        parameter.requires_grad_(True)
     query.history, query.training_facts = query.record.history, storage.training_facts(query.record)

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,11 @@ from lucidcell.errors import SettingError, TrainingError
 from lucidcell.maths import threads
 from lucidcell.training.checkpoint import Checkpoint
 from lucidcell.training.optimizer import Adam
-from lucidcell.training.phases import Loss, Phase, Trainable
+from lucidcell.training.phases import Loss, Phase, Trainable, Turn
 from lucidcell.training.schedule import one_cycle
 from lucidcell.training.settings import Settings, environment
 from lucidcell.training.split import hold_out, shuffled_batches
+from lucidcell.training.turn import inputs_of, pass_over
 
 logger = logging.getLogger("lucidcell")
 
@@ -120,7 +121,7 @@ class _Loop:
         self.best_weights: dict[str, Tensor] = {}
         self.clock = 0.0
         self.last_written, self.cost_of_writing = 0.0, 0.0
-        self.identity = _identity(module, cells, settings) if checkpoint_dir else {}
+        self.n_planned = 0  # epochs, in all phases
 
     # --- outline ---
 
@@ -130,6 +131,8 @@ class _Loop:
             phases = cast(Trainable, self.module).phases()
             assert self.settings.max_epochs is not None
             plan = epochs_per_phase(phases, self.settings.max_epochs)
+            self.n_planned = sum(plan)
+            self.identity = _identity(self.module, phases, self.cells, self.settings) if self.folder else {}
             checkpoint = Checkpoint.read(self.folder) if resume and self.folder else None
             if checkpoint is not None:
                 self._check_same_run(checkpoint)
@@ -149,6 +152,7 @@ class _Loop:
             self.module.eval()
             for parameter in self.module.parameters():
                 parameter.grad = None
+                parameter.requires_grad_(True)
         state = self.state
         return Record(
             settings=self.settings,
@@ -165,20 +169,21 @@ class _Loop:
         stopped = "finished"
         start = checkpoint.facts["run"]["phase"] if checkpoint else 0
         for index in range(start, len(phases)):
-            optimizer = Adam(phases[index].parameters, eps=ADAM_EPS)
+            optimizers = _optimizers(phases[index])
             if checkpoint is not None:
-                self._restore(checkpoint, optimizer)
+                self._restore(checkpoint, optimizers)
                 bar.update(len(self.state.rows))
                 checkpoint = None
             else:
                 self.state.phase, self.state.epoch, self.state.step = index, 0, 0
-                self.state.best, self.best_weights = math.inf, {}
-            stopped = self._epochs(phases[index], plan[index], optimizer, bar)
+                self.state.best, self.state.best_epoch, self.best_weights = math.inf, -1, {}
+            stopped = self._epochs(phases[index], plan[index], optimizers, bar)
+            bar.total -= plan[index] - self.state.epoch
             if self.best_weights:
                 self.module.load_state_dict(self.best_weights)
         return stopped
 
-    def _epochs(self, phase: Phase, n_epochs: int, optimizer: Adam, bar: tqdm) -> str:
+    def _epochs(self, phase: Phase, n_epochs: int, optimizers: dict[str, Adam], bar: tqdm) -> str:
         state = self.state
         patience = early_stopping_patience(n_epochs)
         first_considered = math.ceil(phase.warmup * n_epochs)
@@ -186,14 +191,16 @@ class _Loop:
             waited = len(state.rows) - 1 - state.best_epoch if self.best_weights else 0
             if self.settings.early_stopping and waited >= patience:
                 return "early stopping"
-            self._epoch(phase, n_epochs, optimizer)
+            self._epoch(phase, n_epochs, optimizers)
+            if phase.turn is not None:
+                self._turn(phase.turn, (state.epoch + 1) / n_epochs, optimizers["turn"])
             row = self._finish_epoch(phase, n_epochs, considered=state.epoch >= first_considered)
             if len(state.rows) == 2:  # the first one also compiles
-                self._estimate(row["seconds"] - state.rows[0]["seconds"], n_epochs - 2)
+                self._estimate(row["seconds"] - state.rows[0]["seconds"], self.n_planned - 2)
             bar.update()
             bar.set_postfix_str(_summary(row), refresh=False)
             state.epoch, state.step, state.sums, state.n_seen = state.epoch + 1, 0, {}, 0
-            self._checkpoint_if_due(optimizer)
+            self._checkpoint_if_due(optimizers)
         return "finished"
 
     def _estimate(self, seconds: float, n_epochs: int) -> None:
@@ -207,44 +214,68 @@ class _Loop:
 
     # --- one epoch ---
 
-    def _epoch(self, phase: Phase, n_epochs: int, optimizer: Adam) -> None:
-        state, settings = self.state, self.settings
+    def _epoch(self, phase: Phase, n_epochs: int, optimizers: dict[str, Adam]) -> None:
+        state, settings, optimizer = self.state, self.settings, optimizers["phase"]
         assert settings.batch_size is not None
         assert settings.learning_rate is not None
         order = list(shuffled_batches(self.train_rows, settings.batch_size, settings.seed, len(state.rows)))
         per_epoch = len(order)
+        self._train_only(phase.parameters)
         ahead: Callable[[], Batch] = partial(self.cells.take, order[min(state.step, per_epoch - 1)])
         for step in range(state.step, per_epoch):
             progress = (state.epoch * per_epoch + step) / (n_epochs * per_epoch)
             batch = ahead().to(self.device)
             loss = phase.loss(batch, progress)
-            self._guard(loss, phase, step)
+            objective = loss.objective
+            self._guard(loss, objective.item(), phase, step)
             if step + 1 < per_epoch:  # while the gradients go back
                 ahead = threads.start(partial(self.cells.take, order[step + 1]))
-            loss.objective.backward()
+            objective.backward()
             if settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(optimizer.parameters, settings.gradient_clip)
             optimizer.step(settings.learning_rate * one_cycle(progress))
             optimizer.clear_gradients()
-            self._add(loss, batch.n_cells)
+            self._add(loss, objective.item(), batch.n_cells)
             state.step = step + 1
             if step + 1 < per_epoch:
-                self._checkpoint_if_due(optimizer)
+                self._checkpoint_if_due(optimizers)
 
-    def _add(self, loss: Loss, n_cells: int) -> None:
+    def _turn(self, turn: Turn, progress: float, optimizer: Adam) -> None:
+        state, settings = self.state, self.settings
+        assert settings.batch_size is not None
+        assert settings.learning_rate is not None
+        inputs = inputs_of(turn, self.module, self.cells, self.train_rows, self.device)
+        if inputs:
+            self._train_only(turn.parameters)
+            loss = pass_over(
+                turn, inputs, optimizer, learning_rate=settings.learning_rate * one_cycle(progress),
+                batch_size=settings.batch_size, seed=(settings.seed, len(state.rows)),
+            )  # fmt: skip
+            state.sums[turn.name] = loss * state.n_seen
+
+    def _train_only(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Let gradients pass through all parameters, and stay in these alone."""
+        chosen = set(map(id, parameters))
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(id(parameter) in chosen)
+
+    def _add(self, loss: Loss, objective: float, n_cells: int) -> None:
         state = self.state
-        for name, value in (loss.terms | {"loss": loss.cells.detach()}).items():
-            state.sums[name] = state.sums.get(name, 0.0) + float(value)
+        means = {name: value.item() for name, value in loss.dataset.items()} | {"loss": objective}
+        sums = {name: float(value) for name, value in loss.terms.items()}
+        for name, value in (sums | {name: mean * n_cells for name, mean in means.items()}).items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
         state.n_seen += n_cells
         state.cells_visited += n_cells
 
-    def _guard(self, loss: Loss, phase: Phase, step: int) -> None:
-        if math.isfinite(loss.objective.item()):
+    def _guard(self, loss: Loss, objective: float, phase: Phase, step: int) -> None:
+        if math.isfinite(objective):
             return
-        culprit = next((name for name, value in loss.terms.items() if not math.isfinite(value)), "objective")
+        terms = {name: value.item() for name, value in (loss.terms | dict(loss.dataset)).items()}
+        culprit = next((name for name, value in terms.items() if not math.isfinite(value)), "objective")
         raise TrainingError(
             f"the loss stopped being finite in phase '{phase.name}', epoch {self.state.epoch + 1}, step {step + 1}: "
-            f"the {culprit} term is {float(loss.terms.get(culprit, loss.objective))}; the learning rate of "
+            f"the {culprit} term is {terms.get(culprit, objective)}; the learning rate of "
             f"{self.settings.learning_rate:g} is the likely cause, so try a third of it, or gradient_clip=10."
         )
 
@@ -253,11 +284,13 @@ class _Loop:
         row: dict[str, Any] = {"epoch": len(state.rows) + 1, "phase": phase.name}
         row |= {f"train_{name}": value / state.n_seen for name, value in state.sums.items()}
         if len(self.validation_rows):
-            terms = self.validate(phase)
+            terms, of_data_set = self.validate(phase)
             elbo = sum(terms.values())
-            row |= {"validation_negative_elbo": elbo} | {f"validation_{name}": value for name, value in terms.items()}
-            if considered and elbo < state.best:
-                state.best, state.best_epoch = elbo, len(state.rows)
+            row["validation_negative_elbo"] = elbo
+            row |= {f"validation_{name}": value for name, value in (terms | of_data_set).items()}
+            objective = elbo + sum(of_data_set.values())
+            if considered and objective < state.best:
+                state.best, state.best_epoch = objective, len(state.rows)
                 self.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
         assert self.settings.learning_rate is not None
         row["learning_rate"] = self.settings.learning_rate * one_cycle((state.epoch + 1) / n_epochs)
@@ -267,18 +300,21 @@ class _Loop:
         return row
 
     @torch.no_grad()
-    def validate(self, phase: Phase) -> dict[str, float]:
-        """Terms of the negative ELBO per held-out cell, KL weight 1; always with the same noise."""
-        sums: dict[str, float] = {}
+    def validate(self, phase: Phase) -> tuple[dict[str, float], dict[str, float]]:
+        """Terms of the negative ELBO per held-out cell, KL weight 1, and of the data set; always the same noise."""
+        terms, of_data_set, n = dict[str, float](), dict[str, float](), len(self.validation_rows)
         self.module.eval()
         with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
             torch.manual_seed(self.settings.seed)
-            for start in range(0, len(self.validation_rows), VALIDATION_BATCH):
+            for start in range(0, n, VALIDATION_BATCH):
                 rows = self.validation_rows[start : start + VALIDATION_BATCH]
-                for name, value in phase.loss(self.cells.take(rows).to(self.device), 1.0).terms.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
+                loss = phase.loss(self.cells.take(rows).to(self.device), 1.0)
+                for name, value in loss.terms.items():
+                    terms[name] = terms.get(name, 0.0) + float(value) / n
+                for name, value in loss.dataset.items():
+                    of_data_set[name] = of_data_set.get(name, 0.0) + float(value) * len(rows) / n
         self.module.train()
-        return {name: value / len(self.validation_rows) for name, value in sums.items()}
+        return terms, of_data_set
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -287,7 +323,7 @@ class _Loop:
 
     # --- checkpoints ---
 
-    def _checkpoint_if_due(self, optimizer: Adam) -> None:
+    def _checkpoint_if_due(self, optimizers: dict[str, Adam]) -> None:
         now = time.perf_counter()
         if self.folder is None or now - self.last_written < max(
             CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost_of_writing
@@ -296,7 +332,8 @@ class _Loop:
         self._tick()
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
-        tensors |= {f"optimizer.{name}": value for name, value in optimizer.state().items()}
+        for key, optimizer in optimizers.items():
+            tensors |= {f"optimizer.{key}.{name}": value for name, value in optimizer.state().items()}
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -313,10 +350,11 @@ class _Loop:
                 "train with the same settings and data, or without resume=True."
             )
 
-    def _restore(self, checkpoint: Checkpoint, optimizer: Adam) -> None:
+    def _restore(self, checkpoint: Checkpoint, optimizers: dict[str, Adam]) -> None:
         self.module.load_state_dict(checkpoint.part("module"))
         self.best_weights = checkpoint.part("best")
-        optimizer.load_state(checkpoint.part("optimizer"))
+        for key, optimizer in optimizers.items():
+            optimizer.load_state(checkpoint.part(f"optimizer.{key}"))
         self.state = _Run(**checkpoint.facts["run"])
         torch.set_rng_state(checkpoint.tensors["random.cpu"])
         if self.device.type == "cuda":
@@ -324,13 +362,21 @@ class _Loop:
         logger.info("resumed after %d epochs and %d steps.", len(self.state.rows), self.state.step)
 
 
-def _identity(module: nn.Module, cells: Cells, settings: Settings) -> dict[str, Any]:
+def _optimizers(phase: Phase) -> dict[str, Adam]:
+    """Those of a phase and of its turn."""
+    turn = {} if phase.turn is None else {"turn": Adam(phase.turn.parameters, eps=ADAM_EPS)}
+    return {"phase": Adam(phase.parameters, eps=ADAM_EPS)} | turn
+
+
+def _identity(module: nn.Module, phases: list[Phase], cells: Cells, settings: Settings) -> dict[str, Any]:
     """What a checkpoint must have in common with the run that goes on from it."""
     data = 0
-    for array in (cells.library, cells.batch, cells.covariates):
+    for array in (cells.library, cells.batch, cells.label, cells.covariates):
         data = zlib.crc32(array.tobytes(), data)
-    structure = [(name, list(value.shape)) for name, value in module.state_dict().items()]
-    checksums = {"checksum of the data": data, "checksum of the structure": zlib.crc32(repr(structure).encode())}
+    weights = [(name, list(value.shape)) for name, value in module.state_dict().items()]
+    course = [(one.name, one.share, one.warmup, one.turn and one.turn.epochs) for one in phases]
+    structure = zlib.crc32(repr((weights, course)).encode())
+    checksums = {"checksum of the data": data, "checksum of the structure": structure}
     return asdict(settings) | {"n_cells": len(cells)} | checksums
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from lucidcell.cells.batch import Batch
+
+if TYPE_CHECKING:
+    from lucidcell.cells.cells import Cells
 
 
 class Loss(NamedTuple):
@@ -17,24 +21,36 @@ class Loss(NamedTuple):
     cells: Tensor  # scalar, differentiable: sum over the batch's cells, in nats
     n_cells: int
     terms: dict[str, Tensor]  # detached sums over the cells; together they are the negative ELBO (KL weight 1)
-    dataset: Tensor | None = None  # scalar, differentiable: a term of the data set as a whole
+    dataset: Mapping[str, Tensor] = {}  # scalars, differentiable: terms of the data set as a whole
 
     @property
     def objective(self) -> Tensor:
         """What the optimiser minimises: nats per cell."""
-        mean = self.cells / self.n_cells
-        return mean if self.dataset is None else mean + self.dataset
+        return sum(self.dataset.values(), self.cells / self.n_cells)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What follows every epoch of a phase: passes over inputs that are computed once, for parameters of their own."""
+
+    name: str  # of its loss in the history
+    concerns: Callable[[Cells], np.ndarray]  # (n,) bool: the cells that it needs, of which those that train are taken
+    inputs: Callable[[Batch], tuple[Tensor, ...]]  # of some of them, computed without gradients
+    loss: Callable[..., Tensor]  # of inputs: their mean loss
+    parameters: Sequence[nn.Parameter]
+    epochs: int  # passes
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training: a loss over some of the module's parameters."""
+    """One stretch of training: a loss over some of the module's parameters; the others stay as they are."""
 
     name: str
     loss: Callable[[Batch, float], Loss]  # batch, progress in [0, 1] -> loss
     parameters: Sequence[nn.Parameter]
     share: float = 1.0  # of the planned epochs
     warmup: float = 0.0  # fraction of the phase before which early stopping does not look
+    turn: Turn | None = None  # after every epoch
 
 
 class Trainable(Protocol):
