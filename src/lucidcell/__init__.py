@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from lucidcell.cells.simulate_tree import simulate_tree
     from lucidcell.metrics.evaluate import evaluate
     from lucidcell.models.base import load
+    from lucidcell.models.scanvi import SCANVI
     from lucidcell.models.scvi import SCVI
+    from lucidcell.readouts.rank_genes_groups import to_rank_genes_groups
     from lucidcell.report import report
 
 __version__ = "0.1.0"
@@ -43,10 +45,12 @@ __all__ = [
     "seed_labels",
     "select_genes",
     "SCVI",
+    "SCANVI",
     "load",
     "read_gmt",
     "hallmark",
     "evaluate",
+    "to_rank_genes_groups",
     "report",
     "LucidcellError",
     "DataError",
@@ -66,10 +70,12 @@ _HOMES = {
     "seed_labels": "lucidcell.cells.seed_labels",
     "select_genes": "lucidcell.cells",
     "SCVI": "lucidcell.models.scvi",
+    "SCANVI": "lucidcell.models.scanvi",
     "load": "lucidcell.models.base",
     "read_gmt": "lucidcell.cells",
     "hallmark": "lucidcell.cells",
     "evaluate": "lucidcell.metrics.evaluate",
+    "to_rank_genes_groups": "lucidcell.readouts.rank_genes_groups",
     "report": "lucidcell.report",
 }
 

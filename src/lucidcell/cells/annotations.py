@@ -77,8 +77,19 @@ def learn_schema(
         continuous_covariates={key: mean_and_scale(_continuous(parts, key)) for key in continuous},
         size_factor_key=size_factor_key,
     )
+    return learn_labels(parts, without_labels, labels_key, unlabeled_category, taxonomy)
+
+
+def learn_labels(
+    parts: Parts,
+    schema: Schema,
+    labels_key: Sequence[str] | str | None,
+    unlabeled_category: str | None,
+    taxonomy: TaxonomySource | None,
+) -> Schema:
+    """The schema with the labels that occur in the data; see `with_labels`."""
     columns = {key: parts.column(key, argument="labels_key") for key in _key_list(labels_key)}
-    return with_labels(without_labels, columns, unlabeled_category, taxonomy)
+    return with_labels(schema, columns, unlabeled_category, taxonomy)
 
 
 def annotate(parts: Parts, schema: Schema) -> Annotations:

@@ -8,11 +8,13 @@ from types import EllipsisType
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from lucidcell.cells.annotations import Annotations, annotate, doubts, learn_schema, unknown_batches
+from lucidcell.cells.annotations import Annotations, annotate, doubts, learn_labels, learn_schema, unknown_batches
 from lucidcell.cells.checks import DataRecord, check_empty_cells, record_data
-from lucidcell.cells.covariates import encode, some
+from lucidcell.cells.covariates import encode, recode, some
 from lucidcell.cells.genes import match_genes
+from lucidcell.cells.labels import with_labels
 from lucidcell.cells.matrix import Rows
 from lucidcell.cells.parts import Parts
 from lucidcell.cells.schema import Schema
@@ -236,6 +238,44 @@ class Cells:
             check_empty_cells(rows, parts.cell_names(), chosen, model=model, all_genes=False)
         record = record_data(rows, present, warnings)
         return replace(_assemble(parts, schema, annotations, rows, record, external_key), present=present)
+
+    @classmethod
+    def from_schema_with_labels(
+        cls,
+        adata: Data,
+        schema: Schema,
+        *,
+        labels_key: Sequence[str] | str | None,
+        unlabeled_category: str | None,
+        taxonomy: TaxonomySource | None,
+        model: str,
+    ) -> Cells:
+        """As `from_schema`, with the labels that occur in the data instead of those of the schema."""
+        parts = Parts.of(adata, model=model, smallest=1)
+        return cls.from_schema(
+            adata, learn_labels(parts, schema, labels_key, unlabeled_category, taxonomy), model=model
+        )
+
+    def relabelled(
+        self, labels_key: Sequence[str] | str | None, unlabeled_category: str | None, taxonomy: TaxonomySource | None
+    ) -> Cells:
+        """The same cells; their labels without the unlabelled category, or in a tree.
+
+        Raises
+        ------
+        DataError
+            If other labels are asked for than were kept, or labels and taxonomy do not fit together.
+        """
+        kept = self.schema.labels_key
+        if kept is None or labels_key not in (None, kept):
+            raise DataError(
+                f"these cells were kept with the labels of {'no column' if kept is None else f'obs[{kept!r}]'}: pass "
+                "adata, which has the column."
+            )
+        names = self.schema.label_categories
+        column = pd.Series(pd.Categorical.from_codes(self.label.tolist(), list(names)), name=kept)
+        schema = with_labels(self.schema, {kept: column}, unlabeled_category, taxonomy)
+        return replace(self, schema=schema, label=recode(self.label, names, schema.label_categories))
 
 
 def _assemble(

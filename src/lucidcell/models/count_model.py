@@ -6,7 +6,7 @@ in `readouts/`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from lucidcell.errors import SettingError
+from lucidcell.maths.likelihoods import gaussian_log_prob
 from lucidcell.models.base import Model
 from lucidcell.readouts import (
     differential_expression,
@@ -28,9 +29,12 @@ from lucidcell.readouts import (
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
+    from torch import Tensor
 
-    from lucidcell.models.scvi import SCVIModule
+    from lucidcell.cells.batch import Batch
+    from lucidcell.models.scvi import Posterior, SCVIModule
     from lucidcell.readouts.groups import GroupNames, Selection
+    from lucidcell.training.phases import Loss
 
 
 class CountModel(Model):
@@ -40,6 +44,18 @@ class CountModel(Model):
     def vae(self) -> SCVIModule:
         """The networks that encode counts to z and decode z to rho."""
         raise NotImplementedError
+
+    def divergence(self, batch: Batch, posterior: Posterior, z: Tensor) -> Tensor:
+        """KL divergence of all latent variables from their prior, (B,); at z (B, D) where it has no closed form."""
+        return self.vae.kl_z(posterior) + self.vae.kl_library(posterior, batch)
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log p(z), (B,), or an estimate whose exponential is right on average."""
+        return gaussian_log_prob(z, torch.zeros(()), torch.ones(())).sum(1)
+
+    def query_loss(self) -> Callable[[Batch, float], Loss]:
+        """The loss that trains what a query adds to the model."""
+        return self.vae.loss
 
     # --- read-outs ---
 
@@ -94,8 +110,8 @@ class CountModel(Model):
         """
         if rotate is not None:
             raise SettingError(
-                f"rotate={rotate!r} needs a linear decoder; {type(self).__name__}'s is not, so its loadings are as they "
-                "are."
+                f"rotate={rotate!r} needs a linear decoder; {type(self).__name__}'s is not, so its loadings stay as "
+                "they are."
             )
         return loadings.mean_jacobian(self)
 

@@ -130,9 +130,10 @@ def fill_missing(vae: SCVIModule, cells: Cells) -> Cells:
 class _NewColumns(nn.Module):
     """The module seen by the training loop: only the columns of new batches move, and batch-norm stays still."""
 
-    def __init__(self, vae: SCVIModule, n_old: int) -> None:
+    def __init__(self, model: CountModel, n_old: int) -> None:
         super().__init__()
-        self.vae = vae
+        vae = model.vae
+        self.module, self.loss = model.module, model.query_loss()
         n_new = vae.sizes.n_batches - n_old
         self.trained: list[nn.Parameter] = []
         layers = [layer.linear.weight for layer in vae.decoder.blocks()]
@@ -148,16 +149,16 @@ class _NewColumns(nn.Module):
 
     def train(self, mode: bool = True) -> _NewColumns:
         super().train(mode)
-        self.vae.eval()
+        self.module.eval()
         return self
 
     def phases(self) -> list[Phase]:
-        return [Phase("query", self.vae.loss, self.trained)]
+        return [Phase("query", self.loss, self.trained)]
 
 
 def _train_new_columns(query: CountModel, n_old: int, max_epochs: int, seed: int) -> None:
     cells = query.cells
     assert cells is not None
     settings = Settings(max_epochs=max_epochs, train_size=1.0, seed=seed).resolve(len(cells))
-    query.record = fit(_NewColumns(query.vae, n_old), cells, settings, progress=False)
+    query.record = fit(_NewColumns(query, n_old), cells, settings, progress=False)
     query.history, query.training_facts = query.record.history, storage.training_facts(query.record)

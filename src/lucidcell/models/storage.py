@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from lucidcell.training.loop import Record
 
 SCHEMA_VERSION = 1
-MODELS = {"SCVI": "lucidcell.models.scvi"}  # the only classes that a file can name
+MODELS = {  # the only classes that a file can name
+    "SCVI": "lucidcell.models.scvi",
+    "SCANVI": "lucidcell.models.scanvi",
+}
 REPORTED = {"epochs", "best_epoch", "stopped", "seconds"}  # of the training record, which is shown
 PACKAGES = ("lucidcell", "torch", "numpy", "scipy", "pandas", "anndata")
 

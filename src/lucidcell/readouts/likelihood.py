@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from lucidcell.cells.batch import Batch
     from lucidcell.models.count_model import CountModel
-    from lucidcell.models.scvi import SCVIModule
 
 
 class Fit(NamedTuple):
@@ -46,11 +45,14 @@ def fit_of_cells(
         for batch in model.batches(model.cells_of(adata, indices)):
             posterior = vae.encode(batch)
             total = torch.zeros(batch.n_cells)
+            divergence = torch.zeros(batch.n_cells)
             for _ in draws(n_samples):
                 log_library = vae.sample_log_library(posterior, batch)
-                total += vae.log_likelihood(batch, vae.sample_z(posterior), log_library).per_cell
+                z = posterior.mu + posterior.sigma * torch.randn_like(posterior.sigma)
+                total += vae.log_likelihood(batch, vae.link(z), log_library).per_cell
+                divergence += model.divergence(batch, posterior, z)
             likelihoods.append((total / n_samples).numpy())
-            divergences.append((vae.kl_z(posterior) + vae.kl_library(posterior, batch)).numpy())
+            divergences.append((divergence / n_samples).numpy())
     return Fit(np.concatenate(likelihoods), np.concatenate(divergences))
 
 
@@ -66,19 +68,19 @@ def marginal_log_likelihood(
     found = []
     with seeded(seed):
         for batch in model.batches(model.cells_of(adata, indices)):
-            weights = torch.stack([_log_importance(model.vae, batch) for _ in draws(n_samples, "n_mc_samples")])
+            weights = torch.stack([_log_importance(model, batch) for _ in draws(n_samples, "n_mc_samples")])
             found.append((torch.logsumexp(weights, dim=0) - math.log(n_samples)).numpy())
     return np.concatenate(found)
 
 
-def _log_importance(vae: SCVIModule, batch: Batch) -> Tensor:
+def _log_importance(model: CountModel, batch: Batch) -> Tensor:
     """log p(x, z, l) - log q(z, l | x) at one draw; the densities of z are those of the Gaussian before any softmax."""
-    one = torch.ones(())
+    vae = model.vae
     posterior = vae.encode(batch)
     z = posterior.mu + posterior.sigma * torch.randn_like(posterior.sigma)
     log_library = vae.sample_log_library(posterior, batch)
-    log_ratio = gaussian_log_prob(z, torch.zeros(()), one) - gaussian_log_prob(z, posterior.mu, posterior.sigma)
-    total = vae.log_likelihood(batch, vae.link(z), log_library).per_cell + log_ratio.sum(1)
+    log_q = gaussian_log_prob(z, posterior.mu, posterior.sigma).sum(1)
+    total = vae.log_likelihood(batch, vae.link(z), log_library).per_cell + model.log_prior(z) - log_q
     if posterior.library_mu is not None and posterior.library_sigma is not None:
         prior = vae.library_prior[batch.batch]
         total += gaussian_log_prob(log_library, prior[:, 0], prior[:, 1])

@@ -64,6 +64,9 @@ def as_anndata(name: str, tables: dict[str, pd.DataFrame]) -> AnnData:
     latent, loadings = tables["latent"], tables["loadings"]
     obs = tables["cells"].astype({"batch": "category", "label": "category"}).set_index("cell")
     obs.index = obs.index.astype(str)
+    if "annotation" in tables:
+        of_types = tables["annotation"].drop(columns="cell").add_prefix(f"{name}_").set_index(obs.index)
+        obs = obs.join(of_types.astype({f"{name}_prediction": "category"}))
     var = tables["genes"].set_index("gene")
     result = ad.AnnData(obs=obs, var=var)
     factors = list(tables["factors"]["factor"])
