@@ -1,6 +1,7 @@
 """Figures: functions from tables and arrays to matplotlib Axes. They know neither torch nor AnnData."""
 
 from lucidcell.plots.annotation import calibration_curve, confusion_matrix
+from lucidcell.plots.differential_expression import marker_dots, volcano
 from lucidcell.plots.embedding import embedding, factor_panel
 from lucidcell.plots.evaluation import evaluation
 from lucidcell.plots.factors import factor_shares, label_means, loadings_bars
@@ -23,9 +24,11 @@ __all__ = [
     "kl_curve",
     "label_means",
     "loadings_bars",
+    "marker_dots",
     "predictive_check",
     "reconstruction",
     "style",
     "taxonomy_levels",
     "training_curves",
+    "volcano",
 ]

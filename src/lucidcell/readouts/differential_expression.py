@@ -109,7 +109,10 @@ def differential_expression(
         return compare(model, cells, [by_selection(len(cells), adata, idx1, idx2)], settings)
     if idx2 is not None:
         raise SettingError("idx2 was given without idx1: give both, or idx1 alone to compare it with all other cells.")
-    return compare(model, cells, by_group(groups_of(cells, adata, groupby), group1, group2), settings)
+    groups = groups_of(cells, adata, groupby)
+    table = compare(model, cells, by_group(groups, group1, group2), settings)
+    table.attrs["groupby"] = groups.key
+    return table
 
 
 def compare(
@@ -185,7 +188,7 @@ def _vanilla(
     return {
         "proba_m1": higher,
         "proba_m2": 1 - higher,
-        "bayes_factor": effect_sizes.bayes_factor(higher, 1 - higher),
+        "bayes_factor": effect_sizes.bayes_factor(higher, 1 - higher, effect_sizes.SMALLEST_FROM_DRAWS),
         "lfc_mean": effect_sizes.log_fold_change(scales[0], scales[1], pseudocount),
         "scale1": scales[0],
         "scale2": scales[1],
@@ -206,11 +209,13 @@ def _change(
         calibrate=settings.calibrate,
         seed=settings.seed,
     )
+    computed = settings.calibrate and not settings.pairs
+    smallest = effect_sizes.SMALLEST if computed else effect_sizes.SMALLEST_FROM_DRAWS
     return {
         "proba_de": found.probability,
         "proba_not_de": found.complement,
-        "bayes_factor": effect_sizes.bayes_factor(found.probability, found.complement),
-        "is_de": effect_sizes.discoveries(found.probability, settings.fdr),
+        "bayes_factor": effect_sizes.bayes_factor(found.probability, found.complement, smallest),
+        "is_de": effect_sizes.expected_fdr(found.complement) <= settings.fdr,
         "lfc_sure": effect_sizes.surely(found.low, found.high),
         "lfc_mean": found.mean,
         "lfc_median": found.median,

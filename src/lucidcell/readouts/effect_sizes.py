@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-SMALLEST_PROBABILITY = 1e-8  # in Bayes factors, as in the paper's software: they end at +-18.4
+SMALLEST_FROM_DRAWS = 1e-8  # a probability in a Bayes factor; what draws can tell, and as in the paper's software
+SMALLEST = 1e-300  # where the probability is computed
 INTERVAL = (0.025, 0.975)
 
 
@@ -47,17 +48,22 @@ def probability_higher(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return found / len(second)
 
 
-def bayes_factor(probability: np.ndarray, complement: np.ndarray) -> np.ndarray:
-    """Natural log of probability / complement, kept within +-18.4."""
-    return np.log(probability + SMALLEST_PROBABILITY) - np.log(complement + SMALLEST_PROBABILITY)
+def bayes_factor(probability: np.ndarray, complement: np.ndarray, smallest: float) -> np.ndarray:
+    """Natural log of probability / complement, to both of which `smallest` is added."""
+    return np.log(probability + smallest) - np.log(complement + smallest)
 
 
-def discoveries(probability: np.ndarray, fdr: float) -> np.ndarray:
-    """Largest set of genes, the surest first, whose mean probability of being wrong is at most `fdr`; (G,) booleans."""
-    order = np.argsort(-probability, kind="stable")
-    expected = np.cumsum(1 - probability[order]) / np.arange(1, len(order) + 1)
-    found = np.zeros(len(order), bool)
-    found[order[: np.count_nonzero(expected <= fdr)]] = True
+def expected_fdr(complement: np.ndarray) -> np.ndarray:
+    """Mean probability of being wrong over a gene and all that are surer, (G,): the Bayesian counterpart of a q-value.
+
+    Parameters
+    ----------
+    complement
+        Probability (G,) of being wrong.
+    """
+    order = np.argsort(complement, kind="stable")
+    found = np.empty(len(order))
+    found[order] = np.cumsum(complement[order]) / np.arange(1, len(order) + 1)
     return found
 
 

@@ -87,9 +87,9 @@ def change(
     if pairs or not calibrate:
         return Change(probability, 1 - probability, mean, median, sd, low, high, scales)
     posterior = shrink(mean, sd)
-    within = posterior.within(delta)
+    probability, complement = posterior.outside(delta), posterior.within(delta)
     low, median, high = (posterior.quantile(p) for p in (effect_sizes.INTERVAL[0], 0.5, effect_sizes.INTERVAL[1]))
-    return Change(1 - within, within, posterior.mean, median, posterior.sd, low, high, scales)
+    return Change(probability, complement, posterior.mean, median, posterior.sd, low, high, scales)
 
 
 def _group_mean(model: CountModel, draws: Draws, *, calibrate: bool, seed: int) -> GroupMean:

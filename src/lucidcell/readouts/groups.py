@@ -34,7 +34,7 @@ class Groups:
 
     names: tuple[str, ...]
     codes: np.ndarray  # (n,) int64: group of each cell, -1 where it is in none
-    source: str  # where they come from, for messages
+    key: str  # column of obs
 
     def code(self, name: object, argument: str) -> int:
         """Code of the group called `name`, which the user gave as `argument`.
@@ -49,7 +49,9 @@ class Groups:
             return self.names.index(text)
         close = difflib.get_close_matches(text, self.names, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise SettingError(f"{argument}={text!r} does not occur in {self.source}; {hint}(it has {some(self.names)}).")
+        raise SettingError(
+            f"{argument}={text!r} does not occur in obs[{self.key!r}]; {hint}(it has {some(self.names)})."
+        )
 
     def rows(self, code: int) -> np.ndarray:
         return np.flatnonzero(self.codes == code)
@@ -98,11 +100,11 @@ def groups_of(cells: Cells, adata: AnnData | None, groupby: str | None) -> Group
         parts = Parts.of(adata, model="differential_expression", smallest=1)
         codes, found = encode(parts.column(key, argument="groupby"))
         names = tuple(name for name in found if key != schema.labels_key or name != schema.unlabeled_category)
-        return Groups(names, recode(codes, found, names), f"obs[{key!r}]")
+        return Groups(names, recode(codes, found, names), key)
     if key == schema.labels_key:
-        return Groups(schema.label_categories, cells.label, f"obs[{key!r}]")
+        return Groups(schema.label_categories, cells.label, key)
     if key == schema.batch_key:
-        return Groups(schema.batch_categories, cells.batch, f"obs[{key!r}]")
+        return Groups(schema.batch_categories, cells.batch, key)
     kept = [name for name in (schema.labels_key, schema.batch_key) if name is not None]
     raise no_such_key("what the model keeps of obs", key, kept, "groupby without adata")
 
@@ -121,9 +123,11 @@ def by_group(groups: Groups, group1: GroupNames, group2: str | None) -> list[Com
             logger.warning("groups of fewer than %d cells are left out: %s.", FEWEST_CELLS, some(small))
         chosen = [code for code in chosen if sizes[code] >= FEWEST_CELLS]
         if not chosen:
-            raise DataError(f"no group of {groups.source} has {FEWEST_CELLS} cells to compare: choose another column.")
+            raise DataError(
+                f"no group of obs[{groups.key!r}] has {FEWEST_CELLS} cells to compare: choose another column."
+            )
     else:
-        names = [group1] if isinstance(group1, str | int | float) else list(group1)
+        names = [group1] if np.isscalar(group1) else list(group1)
         if not names:
             raise SettingError("group1 names no group: name at least one, or pass None for all.")
         chosen = [groups.code(name, "group1") for name in names]
@@ -153,7 +157,7 @@ def _selected(n_cells: int, adata: AnnData | None, selection: Selection, argumen
         return np.flatnonzero(chosen)
     if chosen.dtype == bool or chosen.ndim != 1:
         raise SettingError(
-            f"{argument} is a mask of shape {chosen.shape} for {n_cells} cells: give one value per cell."
+            f"{argument} has shape {chosen.shape} for {n_cells} cells: give a mask of one value per cell."
         )
     if chosen.size and (chosen.dtype.kind not in "iu" or chosen.min() < 0 or chosen.max() >= n_cells):
         raise SettingError(f"{argument} must hold whole numbers from 0 to {n_cells - 1}, or be a mask or a query.")

@@ -56,8 +56,16 @@ class Posterior:
         return self._continuous_below(x) + self.null * (np.asarray(x) >= 0)
 
     def within(self, delta: float) -> np.ndarray:
-        """P(|effect| <= delta), (G,)."""
-        return self.null + self._continuous_below(delta) - self._continuous_below(-delta)
+        """P(|effect| <= delta), (G,), exact also where it is tiny."""
+        centre, sds = -np.abs(self.means[:, 1:]), self.sds[:, 1:]  # of two small tails, not of two numbers near 1
+        inside = ndtr((centre + delta) / sds) - ndtr((centre - delta) / sds)
+        return self.null + np.einsum("gk,gk->g", self.weights[:, 1:], inside)
+
+    def outside(self, delta: float) -> np.ndarray:
+        """P(|effect| > delta), (G,), exact also where it is tiny."""
+        means, sds = self.means[:, 1:], self.sds[:, 1:]
+        tails = ndtr((means - delta) / sds) + ndtr((-means - delta) / sds)
+        return np.einsum("gk,gk->g", self.weights[:, 1:], tails)
 
     def quantile(self, p: float) -> np.ndarray:
         """Smallest x with P(effect <= x) >= p, (G,)."""
