@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import nn
 
+    from lucidcell.readouts.calibration import Calibration
+
 logger = logging.getLogger("lucidcell")
 
 READ_OUT_BATCH = 1024  # cells at a time outside training
@@ -46,11 +48,12 @@ class Model:
     record: Record | None  # of the last training
     training_facts: dict[str, Any] | None  # the same as stored, also known after loading
     data_facts: dict[str, Any]
+    calibration: Calibration | None  # of a trained model that predicts labels
     command: str | None = None  # the command line that made this model, for the report
 
     def _start(self, config: Any, module: nn.Module, schema: Schema, cells: Cells | None) -> None:
         self.config, self.module, self.schema, self.cells = config, module.eval(), schema, cells
-        self.record, self.training_facts = None, None
+        self.record, self.training_facts, self.calibration = None, None, None
         self.history = pd.DataFrame()
         self.data_facts = {} if cells is None else asdict(cells.record)
 
@@ -129,10 +132,14 @@ class Model:
         self.module.to("cpu")
         self.history = self.record.history
         self.training_facts = storage.training_facts(self.record)
+        self._after_training()
 
     def _new_module(self, cells: Cells, seed: int) -> nn.Module:
         """An untrained module for `cells`."""
         raise NotImplementedError
+
+    def _after_training(self) -> None:
+        """What a model works out once it is trained, besides its weights."""
 
     # --- data ---
 

@@ -72,6 +72,7 @@ def map_query(model: M, adata: AnnData, *, min_overlap: float = 0.5, max_epochs:
     if overlap < 1:
         query.cells = fill_missing(query.vae, cells)
     query.training_facts, query.history = model.training_facts, model.history
+    query.calibration = model.calibration
     if cells.schema.n_batches > model.schema.n_batches and len(cells) > 1:
         _train_new_columns(query, model.schema.n_batches, max_epochs, seed)
     return query

@@ -62,7 +62,8 @@ from lucidcell.models import initial
 from lucidcell.models.count_model import CountModel
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import SMALLEST_VARIANCE, Posterior, SCVIConfig, SCVIModule, Sizes
-from lucidcell.readouts import annotation
+from lucidcell.readouts import annotation, new_types
+from lucidcell.readouts.annotation_tables import annotation_tables
 from lucidcell.training.phases import Loss, Phase, Turn
 from lucidcell.training.schedule import warm_up
 
@@ -504,8 +505,8 @@ class SCANVI(CountModel):
         key, n_types = cells.schema.labels_key, len(cells.schema.taxonomy.leaves) + config.n_unobserved_types
         if n_types < 2:
             raise DataError(
-                f"obs[{key!r}] names {n_types - config.n_unobserved_types} types, and SCANVI needs 2 at least to tell "
-                "apart: give another column, or n_unobserved_types."
+                f"SCANVI needs at least 2 types to tell apart, and obs[{key!r}] names {n_types}: give another column, "
+                "or n_unobserved_types."
             )
         if not (cells.label >= 0).any():
             raise DataError(
@@ -573,6 +574,9 @@ class SCANVI(CountModel):
         indices: Sequence[int] | np.ndarray | None = None,
         soft: bool = False,
         level: int | str | None = None,
+        threshold: float | None = None,
+        unknown: str = annotation.UNKNOWN,
+        calibrated: bool = True,
         batch_size: int | None = None,
     ) -> pd.Series | pd.DataFrame:
         """Type of each cell, from q(c | z) at the mean of q(z | x); labels that cells have do not matter.
@@ -582,10 +586,18 @@ class SCANVI(CountModel):
         adata, indices, batch_size
             As in `get_latent_representation`.
         soft
-            Return the probability of every type instead of the name of the likeliest.
+            Return the probability of every type instead of the name of the likeliest. The probabilities are calibrated
+            if there were labels enough for it; `model.calibration` says so, and what it changed.
         level
             Level of the taxonomy: 0 for the coarsest labels, or the name of a column of labels; None for the finest. A
             coarser type has the probability of its subtypes together, and is that of the likeliest finest one.
+        threshold
+            Least probability of a prediction. A cell whose type has less gets the type above it in the taxonomy that
+            has enough, or else `unknown`.
+        unknown
+            What cells are called of which the model is not sure enough.
+        calibrated
+            Whether probabilities are at the temperature of `model.calibration`; otherwise as the classifier gives them.
 
         Returns
         -------
@@ -594,13 +606,60 @@ class SCANVI(CountModel):
         Raises
         ------
         SettingError
-            If there is no such level.
+            If there is no such level, or `threshold` or `unknown` has no meaning.
         """
-        return annotation.predict(self, adata, indices, soft=soft, level=level, batch_size=batch_size)
+        return annotation.predict(
+            self, adata, indices, soft=soft, level=level, threshold=threshold, unknown=unknown, calibrated=calibrated,
+            batch_size=batch_size,
+        )  # fmt: skip
+
+    def annotate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        threshold: float | None = None,
+        unknown: str = annotation.UNKNOWN,
+        calibrated: bool = True,
+    ) -> pd.DataFrame:
+        """Prediction of each cell, and how sure it is.
+
+        Parameters
+        ----------
+        adata, indices, threshold, unknown, calibrated
+            As in `predict`.
+
+        Returns
+        -------
+        DataFrame, a row for each cell: prediction; confidence, its probability (of an unknown cell, that of its type at
+        the coarsest level); uncertainty, 1 - the largest probability of a finest type; entropy of the finest types, in
+        nats. With a taxonomy also prediction_<level> and confidence_<level> for each level, before any rejection.
+
+        Raises
+        ------
+        SettingError
+            If `threshold` or `unknown` has no meaning.
+        """
+        return annotation.annotate(self, adata, indices, threshold=threshold, unknown=unknown, calibrated=calibrated)
+
+    def find_new_types(
+        self,
+        adata: AnnData | None = None,
+        *,
+        clusters: np.ndarray | pd.Series | None = None,
+        k: int = new_types.N_NEIGHBORS,
+        least_mixing: float = new_types.LEAST_MIXING,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Clusters of unlabelled cells that mix little with labelled ones; see `lucidcell.readouts.new_types`."""
+        return new_types.find_new_types(self, adata, clusters=clusters, k=k, least_mixing=least_mixing, seed=seed)
+
+    def _after_training(self) -> None:
+        self.calibration = annotation.calibrate_model(self)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Read-outs for the run folder: those of SCVI, and annotation, the type of each cell."""
-        return super().tables() | {"annotation": annotation.annotation_table(self)}
+        """Read-outs for the run folder: those of SCVI, and annotation, posterior, taxonomy and new_types."""
+        return super().tables() | annotation_tables(self)
 
     def write(self, adata: AnnData) -> None:
         """Write the read-outs into `adata`, and nothing else.

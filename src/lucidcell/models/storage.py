@@ -3,7 +3,7 @@
 model.json            class, settings, schema, data record, training record, versions, sha256 of the weights
 weights.safetensors   every tensor of the module
 history.csv           one row per epoch
-tables/               read-outs as CSV: cells, latent, loadings, factors, genes
+tables/               read-outs as CSV: cells, latent, loadings, factors, genes, and what else the model has
 result.h5ad           the same read-outs as AnnData without X
 """
 
@@ -25,6 +25,7 @@ import pandas as pd
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError, FileError, SettingError
+from lucidcell.readouts.calibration import Calibration
 from lucidcell.readouts.tables import as_anndata
 from lucidcell.training.checkpoint import write_atomically
 
@@ -78,6 +79,7 @@ def save(model: Model, folder: Path, *, overwrite: bool) -> None:
         "schema": model.schema.to_json(),
         "data": model.data_facts,
         "training": model.training_facts,
+        "calibration": None if model.calibration is None else model.calibration.to_json(),
         "command": model.command,
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -93,6 +95,9 @@ def _save_read_outs(model: Model, folder: Path) -> dict[str, Any]:
     tables = model.tables()
     for name, table in tables.items():
         _write_table(folder / "tables" / f"{name}.csv", table)
+    for path in (folder / "tables").glob("*.csv"):  # of a model that was here before
+        if path.stem not in tables:
+            path.unlink()
     temporary = folder / ".result.h5ad.tmp"
     try:
         as_anndata(model.name, tables).write_h5ad(temporary)
@@ -130,8 +135,16 @@ def load(folder: Path, adata: AnnData | None) -> Model:
         raise FileError(f"{folder} does not hold a complete {class_name} ({_first_line(error)}).") from error
     model.module.eval()
     model.training_facts, model.data_facts, model.command = facts["training"], facts["data"], facts["command"]
-    model.history = _read_history(folder)
+    model.history, model.calibration = _read_history(folder), _read_calibration(facts, folder)
     return model
+
+
+def _read_calibration(facts: Mapping[str, Any], folder: Path) -> Calibration | None:
+    stored = facts.get("calibration")
+    try:
+        return None if stored is None else Calibration.from_json(stored)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FileError(f"{folder / 'model.json'} is damaged: its calibration cannot be read ({error}).") from error
 
 
 def _first_line(error: Exception) -> str:

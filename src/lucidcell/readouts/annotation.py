@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import xlogy
 
 from lucidcell.errors import SettingError
+from lucidcell.readouts.calibration import FEWEST_CELLS, Calibration, calibrate, tempered
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from lucidcell.models.scanvi import SCANVI
 
+UNKNOWN = "unknown"  # prediction for a cell of which the model is not sure enough
+
 
 class Predictions(NamedTuple):
-    """The likeliest type of each of n cells, at one level of the taxonomy."""
+    """A type of each of n cells."""
 
     names: np.ndarray  # (n,) of str objects
     confidence: np.ndarray  # (n,) float64: its probability
@@ -36,6 +40,35 @@ def label_log_probabilities(
         for batch in model.batches(model.cells_of(adata, indices), batch_size):
             found.append(model.module.log_q_leaves(model.vae.encode(batch).mu).double())
     return torch.log_softmax(torch.cat(found), dim=1).numpy()  # what single precision left of a sum of 1
+
+
+def label_probabilities(
+    model: SCANVI,
+    adata: AnnData | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    *,
+    calibrated: bool = True,
+    batch_size: int | None = None,
+) -> np.ndarray:
+    """Probabilities of the leaves, (n, C): at the model's temperature, if it has one and unless `calibrated` is off."""
+    log_probabilities = label_log_probabilities(model, adata, indices, batch_size)
+    if calibrated and model.calibration is not None:
+        log_probabilities = tempered(log_probabilities, model.calibration.temperature)
+    return np.exp(log_probabilities)
+
+
+def calibrate_model(model: SCANVI) -> Calibration:
+    """Calibrate a model that was trained just now, on the labelled cells that were held out of its training."""
+    taxonomy = model.taxonomy
+    leaf_of_node = np.full(len(taxonomy.names) + 1, -1)  # the last, also -1, for cells without a label
+    leaf_of_node[taxonomy.leaves] = np.arange(len(taxonomy.leaves))
+    leaf = leaf_of_node[model.cells_of(None).label[model.validation_indices]]
+    rows = model.validation_indices[leaf >= 0]
+    enough = len(rows) >= FEWEST_CELLS
+    log_probabilities = label_log_probabilities(model, indices=rows) if enough else np.empty((0, len(taxonomy.leaves)))
+    return calibrate(
+        log_probabilities, leaf[leaf >= 0], taxonomy.leaf_names, source="labelled cells that were held out"
+    )
 
 
 def level_of(model: SCANVI, level: int | str | None) -> int:
@@ -56,6 +89,12 @@ def level_of(model: SCANVI, level: int | str | None) -> int:
     return n_levels - 1 if level is None else level
 
 
+def level_names(model: SCANVI) -> list[str]:
+    """What the levels are called, coarse to fine: the columns of labels if these are the levels, else "level_0", ..."""
+    keys, n_levels = model.schema.labels_keys, model.taxonomy.n_levels
+    return list(keys) if len(keys) == n_levels else [f"level_{number}" for number in range(n_levels)]
+
+
 def at_level(model: SCANVI, probabilities: np.ndarray, level: int | str | None) -> tuple[tuple[str, ...], np.ndarray]:
     """Names and probabilities (n, nodes) at a level; a node's is the sum over its leaves."""
     names, member = model.taxonomy.level(level_of(model, level))
@@ -70,6 +109,31 @@ def most_likely(model: SCANVI, probabilities: np.ndarray, level: int | str | Non
     return Predictions(np.array(names, object)[node], confidence)
 
 
+def sure_enough(
+    model: SCANVI, probabilities: np.ndarray, level: int | str | None, threshold: float, unknown: str
+) -> Predictions:
+    """`most_likely` at the finest level, down to `level`, where it has at least the probability `threshold`.
+
+    A cell without such a level is `unknown`, with the probability of its type at the coarsest level.
+
+    Raises
+    ------
+    SettingError
+        If `threshold` is not a probability, or `unknown` is a type.
+    """
+    if not 0 <= threshold <= 1:
+        raise SettingError(f"threshold is {threshold!r}; it is the least probability of a prediction, from 0 to 1.")
+    if unknown in model.taxonomy.names:
+        raise SettingError(f"{unknown!r} is a type, so rejected cells cannot be called so: give another name.")
+    coarsest = most_likely(model, probabilities, 0).confidence
+    names, confidence = np.full(len(probabilities), unknown, object), coarsest.copy()
+    for number in range(level_of(model, level) + 1):
+        found = most_likely(model, probabilities, number)
+        sure = found.confidence >= threshold
+        names[sure], confidence[sure] = found.names[sure], found.confidence[sure]
+    return Predictions(names, confidence)
+
+
 def predict(
     model: SCANVI,
     adata: AnnData | None,
@@ -77,27 +141,64 @@ def predict(
     *,
     soft: bool,
     level: int | str | None,
+    threshold: float | None,
+    unknown: str,
+    calibrated: bool,
     batch_size: int | None,
 ) -> pd.Series | pd.DataFrame:
     """Types, or with `soft` their probabilities, with the names of the cells; see `SCANVI.predict`."""
     index = pd.Index(model.cells_of(adata, indices).cell_names)
-    probabilities = np.exp(label_log_probabilities(model, adata, indices, batch_size))
+    probabilities = label_probabilities(model, adata, indices, calibrated=calibrated, batch_size=batch_size)
     if soft:
+        if threshold is not None:
+            raise SettingError(
+                f"threshold={threshold:g} rejects names; with soft=True there are none, so leave it out."
+            )
         names, values = at_level(model, probabilities, level)
         return pd.DataFrame(values, index=index, columns=list(names))
-    return pd.Series(most_likely(model, probabilities, level).names, index=index, name="prediction")
+    if threshold is None:
+        found = most_likely(model, probabilities, level)
+    else:
+        found = sure_enough(model, probabilities, level, threshold, unknown)
+    return pd.Series(found.names, index=index, name="prediction")
 
 
-def annotation_table(model: SCANVI, adata: AnnData | None = None) -> pd.DataFrame:
-    """One row per cell: cell, prediction, and confidence, the probability of the predicted type."""
-    found = most_likely(model, np.exp(label_log_probabilities(model, adata)))
-    cells = model.cells_of(adata).cell_names
-    return pd.DataFrame({"cell": cells, "prediction": found.names, "confidence": found.confidence})
+def annotate(
+    model: SCANVI,
+    adata: AnnData | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
+    *,
+    threshold: float | None = None,
+    unknown: str = UNKNOWN,
+    calibrated: bool = True,
+) -> pd.DataFrame:
+    """Prediction, confidence and uncertainty of each cell, at every level; see `SCANVI.annotate`."""
+    probabilities = label_probabilities(model, adata, indices, calibrated=calibrated)
+    found = most_likely(model, probabilities)
+    if threshold is not None:
+        found = sure_enough(model, probabilities, None, threshold, unknown)
+    columns: dict[str, np.ndarray | pd.Categorical] = {
+        "prediction": _ordered(model, found.names),
+        "confidence": found.confidence,
+        "uncertainty": 1 - probabilities.max(1),
+        "entropy": -xlogy(probabilities, probabilities).sum(1),
+    }
+    if model.taxonomy.n_levels > 1:
+        for number, name in enumerate(level_names(model)):
+            here = most_likely(model, probabilities, number)
+            columns |= {f"prediction_{name}": _ordered(model, here.names), f"confidence_{name}": here.confidence}
+    return pd.DataFrame(columns, index=pd.Index(model.cells_of(adata, indices).cell_names))
+
+
+def _ordered(model: SCANVI, names: np.ndarray) -> pd.Categorical:
+    """The types that occur as categories, in the order of the taxonomy; other names come last."""
+    found = set(names)
+    known = [name for name in model.taxonomy.names if name in found]
+    return pd.Categorical(names, [*known, *sorted(found - set(known))])
 
 
 def write(model: SCANVI, adata: AnnData) -> None:
     """Write prediction and confidence of each cell into obs; see `SCANVI.write`."""
-    table = annotation_table(model, adata)
-    names = [name for name in model.taxonomy.leaf_names if name in set(table["prediction"])]
-    adata.obs[f"{model.name}_prediction"] = pd.Categorical(table["prediction"], categories=names)
+    table = annotate(model, adata)
+    adata.obs[f"{model.name}_prediction"] = table["prediction"].array
     adata.obs[f"{model.name}_confidence"] = table["confidence"].to_numpy()

@@ -5,7 +5,8 @@
 T > 1 makes a model that is too sure of itself more modest, T < 1 the reverse; the likeliest leaf stays the likeliest.
 T minimises the negative log-likelihood of the labels (Guo et al. 2017, Proc. Mach. Learn. Res. 70, 1321). The errors
 that are reported are cross-fitted: the cells are divided into parts, and each part is judged at the temperature that
-the others give. With too few labels there is no temperature, and probabilities stay as the classifier gives them.
+the others give. A temperature that does not make the labels of other cells likelier is not used, and with too few
+labels none is fitted; probabilities then stay as the classifier gives them.
 """
 
 from __future__ import annotations
@@ -72,12 +73,12 @@ def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    rows = np.arange(len(labels))
-
-    def loss(log_temperature: float) -> float:
-        return float(-tempered(log_probabilities, np.exp(log_temperature))[rows, labels].mean())
-
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-6})
+    found = minimize_scalar(
+        lambda log_temperature: _loss(tempered(log_probabilities, np.exp(log_temperature)), labels),
+        bounds=(np.log(COLDEST), np.log(HOTTEST)),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
     return float(np.exp(found.x))
 
 
@@ -111,15 +112,18 @@ def calibrate(
     after = np.empty((n, len(names)))
     for p in range(N_PARTS):
         temperature = fit_temperature(log_probabilities[part != p], labels[part != p])
-        after[part == p] = np.exp(tempered(log_probabilities[part == p], temperature))
-    before, leaves = np.exp(tempered(log_probabilities, 1.0)), np.asarray(names, object)
+        after[part == p] = tempered(log_probabilities[part == p], temperature)
+    before, leaves = tempered(log_probabilities, 1.0), np.asarray(names, object)
+    temperature = fit_temperature(log_probabilities, labels)
+    if _loss(after, labels) >= _loss(before, labels):  # what was fitted to some cells does not help the others
+        temperature, after = 1.0, before
     tables, errors = [], []
-    for kind, probabilities in (("raw", before), ("calibrated", after)):
-        judged = leaves[labels], leaves[probabilities.argmax(1)], probabilities.max(1)
+    for kind, log_p in (("raw", before), ("calibrated", after)):
+        judged = leaves[labels], leaves[log_p.argmax(1)], np.exp(log_p.max(1))
         errors.append(expected_calibration_error(*judged, n_bins=N_BINS))
         tables.append(reliability_table(*judged, n_bins=N_BINS).assign(probabilities=kind))
     return Calibration(
-        fit_temperature(log_probabilities, labels),
+        temperature,
         source,
         n,
         error_before=errors[0],
@@ -127,3 +131,8 @@ def calibrate(
         reliability=pd.concat(tables, ignore_index=True),
         confusion=confusion_table(leaves[labels], leaves[before.argmax(1)]),
     )
+
+
+def _loss(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log-likelihood of the labels, in nats."""
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())

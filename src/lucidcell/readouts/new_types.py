@@ -10,19 +10,58 @@ the unlabelled cells of each cluster.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from lucidcell.errors import DataError, SettingError
+from lucidcell.maths.sampling import some_rows
 from lucidcell.metrics.harmonization import batch_mixing_per_cell
+from lucidcell.readouts.annotation import label_probabilities, most_likely
+from lucidcell.readouts.latent import latent_mean
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from lucidcell.models.scanvi import SCANVI
 
 logger = logging.getLogger("lucidcell")
 
+N_NEIGHBORS = 15
 LEAST_MIXING = 0.3  # docs/annotation.md says what this finds and misses on real data
 CELLS_OF_A_CLUSTER = 150  # that k-means aims at; small, so that a rare type is not drowned in its neighbours
 MOST_CLUSTERS = 50
 FEWEST_CELLS = 20  # of a cluster that is worth a warning
+DRAWS = 1000  # for the mean of a logistic-normal latent
+MOST_CELLS = 10_000  # with, and as many without a label, so that the search for neighbours stays a matter of seconds
+
+
+def find_new_types(
+    model: SCANVI,
+    adata: AnnData | None = None,
+    *,
+    clusters: np.ndarray | pd.Series | None = None,
+    k: int = N_NEIGHBORS,
+    least_mixing: float = LEAST_MIXING,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`unmixed_clusters` of the latent space of a model, on at most 10,000 cells with and 10,000 without a label."""
+    cells = model.cells_of(adata)
+    if clusters is not None and len(clusters) != len(cells):
+        raise DataError(f"clusters has {len(clusters)} entries for {len(cells)} cells: pass one for each cell.")
+    labelled = cells.label >= 0
+    groups = [np.flatnonzero(labelled), np.flatnonzero(~labelled)]
+    rows = np.sort(np.concatenate([group[some_rows(len(group), MOST_CELLS)] for group in groups]))
+    return unmixed_clusters(
+        latent_mean(model, adata, rows, DRAWS, None, seed),
+        labelled[rows],
+        None if clusters is None else np.asarray(clusters)[rows],
+        predictions=most_likely(model, label_probabilities(model, adata, rows)).names,
+        k=k,
+        least_mixing=least_mixing,
+        seed=seed,
+    )
 
 
 def unmixed_clusters(
@@ -31,7 +70,7 @@ def unmixed_clusters(
     clusters: np.ndarray | pd.Series | None = None,
     *,
     predictions: np.ndarray | None = None,
-    k: int = 15,
+    k: int = N_NEIGHBORS,
     least_mixing: float = LEAST_MIXING,
     seed: int = 0,
 ) -> pd.DataFrame:

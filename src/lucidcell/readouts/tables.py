@@ -65,8 +65,8 @@ def as_anndata(name: str, tables: dict[str, pd.DataFrame]) -> AnnData:
     obs = tables["cells"].astype({"batch": "category", "label": "category"}).set_index("cell")
     obs.index = obs.index.astype(str)
     if "annotation" in tables:
-        of_types = tables["annotation"].drop(columns="cell").add_prefix(f"{name}_").set_index(obs.index)
-        obs = obs.join(of_types.astype({f"{name}_prediction": "category"}))
+        of_types = tables["annotation"].drop(columns="cell")
+        obs = obs.assign(**{f"{name}_{column}": values.array for column, values in of_types.items()})
     var = tables["genes"].set_index("gene")
     result = ad.AnnData(obs=obs, var=var)
     factors = list(tables["factors"]["factor"])

@@ -156,7 +156,10 @@ class Run:
     @cached_property
     def annotation(self) -> pd.DataFrame | None:
         """One row per cell: cell, prediction, confidence, entropy; None for a model that predicts no labels."""
-        return self._optional_table("tables/annotation.csv", ["cell", "prediction"], n_rows=self.data["n_cells"])
+        path, n_rows = "tables/annotation.csv", self.data["n_cells"]
+        if not (self.path / path).exists():
+            return None
+        return self._table(path, ["cell", "prediction"], ["confidence", "entropy"], n_rows=n_rows)
 
     @cached_property
     def posterior(self) -> pd.DataFrame | None:
