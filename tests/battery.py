@@ -70,13 +70,15 @@ class Case:
     model_class: type[Model]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     read_outs: Mapping[str, ReadOut] = field(default_factory=lambda: READ_OUTS)
+    needs: Mapping[str, Any] = field(default_factory=dict)  # arguments without which there is no such model
 
     def __str__(self) -> str:
         return " ".join([self.model_class.__name__, *(f"{key}={value}" for key, value in self.arguments.items())])
 
     def build(self, adata: Any = None, **arguments: Any) -> Any:
         """An untrained model, of the shared cells by default."""
-        return self.model_class(cells() if adata is None else adata, **(SMALL | dict(self.arguments) | arguments))
+        given = SMALL | dict(self.needs) | dict(self.arguments) | arguments
+        return self.model_class(cells() if adata is None else adata, **given)
 
     def fit(self, adata: Any = None, **training: Any) -> Any:
         """A trained model."""
@@ -107,6 +109,14 @@ def _cells() -> ad.AnnData:
     adata.obs["sex"] = rng.choice(["f", "m"], 90)
     adata.obs["age"] = rng.normal(50, 10, 90)
     adata.obs["size"] = adata.X.sum(1).A1 * rng.uniform(0.8, 1.2, 90)
+    return with_few_labels(adata)
+
+
+def with_few_labels(adata: ad.AnnData) -> ad.AnnData:
+    """Adds known, the types of half the cells and "?" for the others, and kind, a coarser label of all."""
+    known = np.random.default_rng(1).random(adata.n_obs) < 0.5
+    adata.obs["known"] = np.where(known, adata.obs["cell_type"].astype(str), "?")
+    adata.obs["kind"] = np.where(adata.obs["cell_type"] == "type_2", "other", "first")
     return adata
 
 
@@ -250,10 +260,18 @@ def check_two_threads_repeat_each_other(case: Case) -> None:
 
 
 def check_labels_stay_out_of_training(case: Case) -> None:
+    """All labels of a model that does not learn from them; of one that does, those that it is not to see."""
     if case.arguments.get("dispersion") == "gene-label":
         return
-    adata = cells()
-    adata.obs["cell_type"] = np.random.default_rng(0).permutation(adata.obs["cell_type"].to_numpy())
+    rng, adata, model = np.random.default_rng(0), cells(), case.build()
+    if "labels_key" in case.needs:
+        hidden = np.flatnonzero(model.cells.label < 0)
+        for codes in (rng.integers(0, 3, len(hidden)), rng.integers(0, 3, len(hidden))):
+            model.cells.label[hidden] = -2 - codes  # as if the data kept them behind the mask
+            model.train(**TRAINING)
+            assert_same_training(model, case.trained())
+        return
+    adata.obs["cell_type"] = rng.permutation(adata.obs["cell_type"].to_numpy())
     assert_same_training(case.fit(adata), case.trained())
 
 
@@ -261,7 +279,8 @@ def check_loss_falls(case: Case) -> None:
     history = case.fit(planted(), max_epochs=25, learning_rate=5e-3).history
     assert history["train_reconstruction"].iloc[-1] < history["train_reconstruction"].iloc[0]
     assert history[HELD_OUT].min() < history[HELD_OUT].iloc[0]
-    assert np.isfinite(history.select_dtypes("number").to_numpy()).all()
+    for _, of_phase in history.groupby("phase"):  # a phase leaves the columns of others empty
+        assert np.isfinite(of_phase.dropna(axis=1, how="all").select_dtypes("number").to_numpy()).all()
 
 
 def check_planted_structure_is_found(case: Case) -> None:
@@ -288,7 +307,7 @@ def planted() -> ad.AnnData:
     rng = np.random.default_rng(0)
     adata.obs["sex"], adata.obs["age"] = rng.choice(["f", "m"], 300), rng.normal(50, 10, 300)
     adata.obs["size"] = adata.X.sum(1).A1
-    return adata
+    return with_few_labels(adata)
 
 
 def canonical_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -357,6 +376,8 @@ def check_fault(case: Case, fault: Fault) -> None:
     adata = adata if changed is None else changed
     before = fingerprint(adata) if isinstance(adata, ad.AnnData) else None
     arguments = {key: value for key, value in case.arguments.items() if not key.endswith(("_key", "_keys"))}
+    arguments = {key: value for key, value in arguments.items() if key != "unlabeled_category"} | dict(case.needs)
+    refusal = fault.refusal if fault.with_labels is None or "labels_key" not in case.needs else fault.with_labels
     training = {"max_epochs": 2, "batch_size": 16, "num_threads": 1, "progress": False} | fault.train
 
     def use() -> Any:
@@ -364,8 +385,8 @@ def check_fault(case: Case, fault: Fault) -> None:
         model.train(**training)
         return model
 
-    if fault.refusal is not None:
-        with pytest.raises(LucidcellError, match=fault.refusal) as caught:
+    if refusal is not None:
+        with pytest.raises(LucidcellError, match=refusal) as caught:
             use()
         assert_sentence(caught.value)
     else:
@@ -373,7 +394,8 @@ def check_fault(case: Case, fault: Fault) -> None:
         z = model.get_latent_representation()
         assert z.shape[1] == model.config.n_latent
         assert np.isfinite(z).all()
-        assert np.isfinite(model.history.select_dtypes("number").to_numpy()).all()
+        of_last = model.history[model.history["phase"] == model.history["phase"].iloc[-1]]
+        assert np.isfinite(of_last.select_dtypes("number").to_numpy()).all()
     assert before is None or fingerprint(adata) == before, "the user's data were changed"
 
 
@@ -430,6 +452,11 @@ def check_global_random_state_is_left_alone(case: Case) -> None:
         lc.load(Path(folder, "run"))
 
 
+def finite(values: np.ndarray) -> bool:
+    """Whether all are numbers, or names."""
+    return bool(np.isfinite(values).all() if values.dtype != object else all(isinstance(v, str) for v in values))
+
+
 def renamed_batches(adata: ad.AnnData) -> ad.AnnData:
     adata.obs["batch"] = ["new"] * adata.n_obs
     return adata
@@ -438,7 +465,7 @@ def renamed_batches(adata: ad.AnnData) -> ad.AnnData:
 def check_one_batch(case: Case) -> None:
     model = case.fit(cells()[cells().obs["batch"] == "batch_0"].copy())
     answers = case.answers(model, but=("predictive check",))  # which divides by means that may be zero
-    assert [name for name, answer in answers.items() if not all(np.isfinite(a).all() for a in answer)] == []
+    assert [name for name, answer in answers.items() if not all(map(finite, answer))] == []
 
 
 # --- read-outs --------------------------------------------------------------------------------------------------
@@ -560,6 +587,8 @@ def check_write_adds_the_fields_it_lists_and_no_others(case: Case) -> None:
     adata, name = cells(), case.model_class.name
     case.trained().write(adata)
     del adata.obsm[f"X_{name}"], adata.varm[f"{name}_loadings"], adata.uns[name]
+    for key in re.findall(r'`obs\["(\w+)"\]`', case.model_class.write.__doc__):
+        del adata.obs[key]
     assert fingerprint(adata) == fingerprint(cells())
     with pytest.raises(DataError, match="is a view") as caught:
         case.trained().write(cells()[10:50])

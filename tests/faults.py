@@ -27,6 +27,7 @@ class Fault(NamedTuple):
     refusal: str | None = None  # pattern that the error must match; None: the model works
     model: dict[str, Any] = {}
     train: dict[str, Any] = {}
+    with_labels: str | None = None  # the refusal by a model that learns from labels, where that is another
 
 
 def base() -> ad.AnnData:
@@ -149,7 +150,7 @@ FAULTS = [
     Fault("no genes", lambda a: a[:, :0].copy(), "no genes"),
     Fault("no cells", lambda a: a[:0].copy(), "0 cells"),
     Fault("one cell", lambda a: a[:1].copy(), "1 cells"),
-    Fault("two cells", lambda a: a[:2].copy()),
+    Fault("two cells", lambda a: a[:2].copy(), with_labels="needs at least 2 types .* names 1"),
     Fault("three cells", lambda a: a[:3].copy()),
     Fault("one gene", lambda a: a[:, :1].copy()),
     Fault("last batch of one cell", lambda a: a[:49].copy(), train={"batch_size": 16, "train_size": 1.0}),
@@ -177,7 +178,12 @@ FAULTS = [
     Fault("a batch for each cell", column("batch", lambda a: a.obs_names), "60 different values", model=BOTH),
     Fault("misspelt batch", lambda a: None, "did you mean 'batch'", model={"batch_key": "Batch"}),
     Fault("some labels missing", with_missing("cell_type"), model=BOTH),
-    Fault("all labels missing", column("cell_type", lambda a: np.nan), model=BOTH),
+    Fault(
+        "all labels missing",
+        column("cell_type", lambda a: np.nan),
+        model=BOTH,
+        with_labels="needs at least 2 types .* names 0",
+    ),
     Fault("batch and label confounded", confounded, model=BOTH),
     Fault("misspelt labels", lambda a: None, "did you mean 'cell_type'", model={"labels_key": "celltype"}),
     Fault("not an AnnData", lambda a: a.X, "needs an AnnData"),

@@ -11,6 +11,7 @@ import torch
 from _pytest.mark import ParameterSet
 from battery import (
     CHECKS,
+    READ_OUTS,
     SLOW_CHECKS,
     Case,
     check_fault,
@@ -23,6 +24,7 @@ from battery import (
 from faults import FAULTS, Fault
 
 from lucidcell.models import storage
+from lucidcell.models.scanvi import SCANVI
 from lucidcell.models.scvi import SCVI
 
 BATCH = {"batch_key": "batch"}
@@ -30,6 +32,15 @@ COVARIATES = {
     "labels_key": "cell_type",
     "categorical_covariate_keys": ["sex"],
     "continuous_covariate_keys": ["age"],
+}
+
+SEX = {"categorical_covariate_keys": ["sex"]}
+LABELS = {"labels_key": "cell_type"}
+PARTLY = {"labels_key": "known", "unlabeled_category": "?"}
+TYPES = READ_OUTS | {
+    "prediction": lambda m, a: m.predict(a),
+    "probabilities": lambda m, a: m.predict(a, soft=True),
+    "coarse probabilities": lambda m, a: m.predict(a, soft=True, level=0),
 }
 
 MODELS = [
@@ -42,6 +53,20 @@ MODELS = [
     Case(SCVI, BATCH | {"dispersion": "gene-label", "labels_key": "cell_type"}),
     Case(SCVI, BATCH | COVARIATES | {"encode_covariates": True, "n_layers": 2, "size_factor_key": "size"}),
     Case(SCVI, {"reproduce": "paper"}),
+    Case(SCANVI, BATCH | PARTLY, TYPES, LABELS),
+    Case(SCANVI, BATCH | PARTLY | {"training": "joint", "elbo": "marginal"}, TYPES, LABELS),
+    Case(SCANVI, BATCH | PARTLY | {"training": "both", "label_sum": "sampled", "n_unobserved_types": 8}, TYPES, LABELS),
+    Case(SCANVI, BATCH | PARTLY | {"labels_key": ["kind", "known"], "use_observed_lib_size": False}, TYPES, LABELS),
+    Case(
+        SCANVI,
+        BATCH | {"taxonomy": {"type_0": "a", "type_1": "a", "type_2": None}, "classifier_layers": 0},
+        TYPES,
+        LABELS,
+    ),
+    Case(
+        SCANVI, BATCH | PARTLY | {"latent_distribution": "ln", "n_latent": 5, "dispersion": "gene-batch"}, TYPES, LABELS
+    ),
+    Case(SCANVI, PARTLY | {"gene_likelihood": "zinb", "encode_covariates": True} | SEX, TYPES, LABELS),
 ]
 ONE_OF_EACH_CLASS = list({case.model_class: case for case in reversed(MODELS)}.values())
 
