@@ -59,6 +59,7 @@ from lucidcell.maths.gaussian import Draw, draw_gaussian
 from lucidcell.maths.pairs import log_density, relu_of_sum
 from lucidcell.maths.tree_softmax import TreeSoftmax
 from lucidcell.models import initial
+from lucidcell.models.arguments import fraction, not_negative, one_of, whole_number, yes_or_no
 from lucidcell.models.count_model import CountModel
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import SMALLEST_VARIANCE, Posterior, SCVIConfig, SCVIModule, Sizes
@@ -101,8 +102,14 @@ class SCANVIConfig(SCVIConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+            one_of(self, name, allowed)
+        for name in ("classifier_epochs", "classifier_hidden", "label_hidden"):
+            whole_number(self, name)
+        for name in ("n_unobserved_types", "classifier_layers"):
+            whole_number(self, name, smallest=0)
+        fraction(self, "classifier_dropout")
+        not_negative(self, "classification_ratio")
+        yes_or_no(self, "from_scvi")
 
 
 class Pairs(NamedTuple):

@@ -30,7 +30,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -47,6 +46,7 @@ from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
 from lucidcell.maths.gaussian import Draw, draw_gaussian
 from lucidcell.maths.networks import MLP, GeneMLP
 from lucidcell.models import initial
+from lucidcell.models.arguments import fraction, one_of, whole_number, yes_or_no
 from lucidcell.models.count_model import CountModel
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.training.phases import Loss, Phase
@@ -80,21 +80,13 @@ class SCVIConfig:
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
-        for name in ("n_hidden", "n_latent", "n_layers"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise SettingError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-            object.__setattr__(self, name, int(value))  # NumPy numbers are welcome, and JSON cannot hold them
+            one_of(self, name, allowed)
+        for name in ("n_latent", "n_hidden", "n_layers"):
+            whole_number(self, name)
         for name in ("use_observed_lib_size", "encode_covariates"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
+            yes_or_no(self, name)
         for name in ("dropout_rate", "kl_warmup"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise SettingError(f"{name} is {value!r}; it must be at least 0 and below 1.")
-            object.__setattr__(self, name, float(value))
+            fraction(self, name)
 
 
 class Sizes(NamedTuple):
