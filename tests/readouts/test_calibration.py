@@ -87,11 +87,17 @@ def test_the_reliability_table_counts_every_cell_twice() -> None:
         )
 
 
+def test_a_temperature_that_does_not_help_other_cells_is_not_used() -> None:
+    used = [calibrate(*planted(60, 1.0, seed), NAMES, source="").temperature for seed in range(20)]
+    assert used.count(1.0) > 10
+    assert all(calibrate(*planted(60, 3.0, seed), NAMES, source="").temperature > 1.5 for seed in range(5))
+
+
 def test_few_labels_are_declined_with_a_sentence() -> None:
     log_probabilities, labels = planted(FEWEST_CELLS, 3.0)
-    found = calibrate(log_probabilities[:8], labels[:8], NAMES, source="")
+    found = calibrate(log_probabilities[:8], labels[:8], NAMES, source="held-out cells")
     assert found.declined is not None
-    assert found.declined.startswith("8 labelled cells are too few to calibrate probabilities (50 are needed)")
+    assert found.declined.startswith("to calibrate probabilities takes 50 held-out cells, and there are 8;")
     assert (found.temperature, found.reliability) == (1.0, None)
     assert calibrate(log_probabilities, labels, NAMES, source="").declined is None
 

@@ -6,6 +6,8 @@ import logging
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
+from sklearn.neighbors import NearestNeighbors
 
 from lucidcell.errors import DataError, SettingError
 from lucidcell.readouts.new_types import unmixed_clusters
@@ -32,6 +34,16 @@ def test_the_type_without_labels_is_warned_of(cells: Cells, caplog: pytest.LogCa
     assert table.at[2, "n_cells"] == 200
     assert "cluster 2 of 200 unlabelled cells, 100% of them predicted 'T', mixes little" in caplog.text
     assert len(caplog.records) == 1
+
+
+def test_mixing_by_hand(cells: Cells) -> None:
+    latent, labelled, kind = cells
+    table = unmixed_clusters(latent, labelled, kind, k=10)
+    near = NearestNeighbors(n_neighbors=10).fit(latent).kneighbors(return_distance=False)
+    for cluster, row in table.iterrows():
+        members = near[(kind == cluster) & ~labelled]
+        weights = [labelled[members].sum() / labelled.sum(), (~labelled[members]).sum() / (~labelled).sum()]
+        assert row["mixing"] == pytest.approx(entropy(weights, base=2))
 
 
 def test_clusters_are_found_without_being_told(cells: Cells) -> None:

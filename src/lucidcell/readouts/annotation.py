@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from lucidcell.models.scanvi import SCANVI
+
+logger = logging.getLogger("lucidcell")
 
 UNKNOWN = "unknown"  # prediction for a cell of which the model is not sure enough
 
@@ -66,9 +69,12 @@ def calibrate_model(model: SCANVI) -> Calibration:
     rows = model.validation_indices[leaf >= 0]
     enough = len(rows) >= FEWEST_CELLS
     log_probabilities = label_log_probabilities(model, indices=rows) if enough else np.empty((0, len(taxonomy.leaves)))
-    return calibrate(
+    found = calibrate(
         log_probabilities, leaf[leaf >= 0], taxonomy.leaf_names, source="labelled cells that were held out"
     )
+    if found.declined is not None:
+        logger.warning("%s", found.declined)
+    return found
 
 
 def level_of(model: SCANVI, level: int | str | None) -> int:

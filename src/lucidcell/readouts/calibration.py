@@ -102,9 +102,8 @@ def calibrate(
     """
     n = len(labels)
     if n < FEWEST_CELLS:
-        cells = f"{n} labelled cell{' is' if n == 1 else 's are'}"
         sentence = (
-            f"{cells} too few to calibrate probabilities ({FEWEST_CELLS} are needed), so they stay as the classifier "
+            f"to calibrate probabilities takes {FEWEST_CELLS} {source}, and there are {n}; they stay as the classifier "
             "gives them."
         )
         return Calibration(1.0, source, n, declined=sentence)

@@ -2,9 +2,11 @@
 
 A classifier gives every cell one of the labels it knows. Xu et al. (2021, Mol. Syst. Biol. 17, e9620, Discussion)
 observed that a type without a label mixes little with the labelled data in latent space, and advise to look closely at
-such clusters. Here: the entropy of labelled against unlabelled cells among each unlabelled cell's neighbours, as if
-both were equally many, in units of its maximum (0: no labelled cell is near; 1: half of the neighbours), averaged over
-the unlabelled cells of each cluster.
+such clusters. Here, for each cluster of unlabelled cells:
+
+    p       share of labelled cells among the neighbours of its cells, each weighted as if labelled and unlabelled cells
+            were equally many
+    mixing  entropy of p in bits: 1 where labelled cells are as frequent as everywhere, 0 where there are none near
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.special import xlogy
 
 from lucidcell.errors import DataError, SettingError
 from lucidcell.maths.sampling import some_rows
-from lucidcell.metrics.harmonization import batch_mixing_per_cell
+from lucidcell.metrics.neighbors import nearest_neighbors
 from lucidcell.readouts.annotation import label_probabilities, most_likely
 from lucidcell.readouts.latent import latent_mean
 
@@ -117,10 +120,10 @@ def unmixed_clusters(
     for name, values in given.items():
         if values is not None and len(values) != len(latent):
             raise DataError(f"{name} has {len(values)} entries for {len(latent)} cells: pass one for each cell.")
-    mixing = batch_mixing_per_cell(latent, labelled.astype(int), k=k, normalize=True)[~labelled]
+    near = labelled[nearest_neighbors(latent, k).indices[~labelled]].mean(1)  # share of labelled cells
     found = _k_means(latent[~labelled], seed) if clusters is None else np.asarray(clusters)[~labelled]
-    grouped = pd.Series(mixing).groupby(pd.Series(found, name="cluster"))
-    table = pd.DataFrame({"n_cells": grouped.size(), "mixing": grouped.mean()})
+    grouped = pd.Series(near).groupby(pd.Series(found, name="cluster"))
+    table = pd.DataFrame({"n_cells": grouped.size(), "mixing": _mixing(grouped.mean(), labelled.mean())})
     table["suspicious"] = (table["mixing"] < least_mixing) & (table["n_cells"] >= FEWEST_CELLS)
     if predictions is not None:
         shares = pd.crosstab(found, np.asarray(predictions)[~labelled].astype(object), normalize="index")
@@ -128,6 +131,13 @@ def unmixed_clusters(
     table = table.sort_values("mixing", kind="stable")
     _warn(table, least_mixing)
     return table
+
+
+def _mixing(near: pd.Series, overall: float) -> pd.Series:
+    """Entropy in bits of the share of labelled cells among neighbours, relative to their share overall."""
+    weight, other = near / overall, (1 - near) / (1 - overall)
+    p = weight / (weight + other)
+    return -(xlogy(p, p) + xlogy(1 - p, 1 - p)) / np.log(2)
 
 
 def _k_means(points: np.ndarray, seed: int) -> np.ndarray:
