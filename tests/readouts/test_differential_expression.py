@@ -212,12 +212,12 @@ def test_counts_put_a_wrong_decoder_right(trained):
     model = trained(gene_likelihood="poisson")
     rows = np.flatnonzero(model.cells.label == 0)
     one = draw(model, model.cells, rows, model.cells.label, 40, 0, None)
-    before = correction(model, one, 0)
+    before = correction(model, one)
     bias = model.vae.rho.bias.data
     kept = bias.clone()
     try:
         bias[7] += np.log(4.0)
-        after = correction(model, one, 0)
+        after = correction(model, one)
     finally:
         bias.copy_(kept)
     share = model.get_normalized_expression(indices=rows)["gene_7"].mean()
@@ -232,7 +232,7 @@ def test_poisson_corrections_are_observed_over_expected_counts(trained):
     model = trained(gene_likelihood="poisson")
     rows = np.flatnonzero(model.cells.label == 0)
     one = draw(model, model.cells, rows, model.cells.label, 400, 0, None)  # ten draws of each cell count as one
-    found = correction(model, one, 0)
+    found = correction(model, one)
     counts = model.cells.take(rows).counts.dense().numpy()
     np.testing.assert_allclose(found.shape - 1, counts.sum(0), rtol=1e-4)
     expected = model.get_normalized_expression(indices=rows, library_size="latent", n_samples=200).sum()

@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lucidcell.readouts.expression import likelihood_parameters
-from lucidcell.readouts.random import seeded
+from lucidcell.readouts.expression import latent_sizes, parameters_at
 
 if TYPE_CHECKING:
     from lucidcell.models.count_model import CountModel
@@ -41,13 +40,15 @@ class Correction(NamedTuple):
         return (rng.standard_gamma(shape, (len(shape), n)) / self.rate[genes, None]).T
 
 
-def correction(model: CountModel, draws: Draws, seed: int) -> Correction:
-    """Law of the factors for the cells of a group, each in its own batch."""
+def correction(model: CountModel, draws: Draws) -> Correction:
+    """Law of the factors for a group, at its draws of z and each cell in its own batch."""
     observed, expected = np.zeros(model.schema.n_genes), np.zeros(model.schema.n_genes)
-    with seeded(seed):
+    with torch.no_grad():
         for start in range(0, len(draws.rows), CELLS_AT_A_TIME):
-            batch = draws.cells.take(draws.rows[start : start + CELLS_AT_A_TIME])
-            mean, variance = moments(likelihood_parameters(model, batch, [None], use_mean=False))
+            rows = slice(start, start + CELLS_AT_A_TIME)
+            batch = draws.cells.take(draws.rows[rows])
+            parameters = parameters_at(model, batch, draws.z[rows], latent_sizes(model, batch), [None])
+            mean, variance = moments(parameters)
             weight = mean / variance
             observed += (weight * batch.counts.dense()).sum(0).double().numpy()
             expected += (weight * mean).sum(0).double().numpy()

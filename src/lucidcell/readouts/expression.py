@@ -83,13 +83,14 @@ def normalized_expression(
             drawn = []
             for _ in draws(n_samples):
                 rho = sampled_rho(model, batch, codes, use_mean=n_samples == 1)[:, genes]
-                size = _latent_sizes(model, batch) if library_size == "latent" else float(library_size)
+                size = latent_sizes(model, batch) if library_size == "latent" else float(library_size)
                 drawn.append((rho * size).numpy())
             found.append(np.mean(drawn, axis=0) if return_mean else np.stack(drawn))
     return np.concatenate(found, axis=0 if return_mean else 1)
 
 
-def _latent_sizes(model: CountModel, batch: Batch) -> Tensor:
+def latent_sizes(model: CountModel, batch: Batch) -> Tensor:
+    """Library size of each cell, (B, 1): the median of q(l | x), or the observed one where it is not latent."""
     posterior = model.vae.encode(batch)
     return (batch.library if posterior.library_mu is None else posterior.library_mu.exp())[:, None]
 
@@ -98,10 +99,18 @@ def likelihood_parameters(
     model: CountModel, batch: Batch, codes: Sequence[int | None], *, use_mean: bool
 ) -> dict[str, Tensor]:
     """Parameters of p(x | z, l) of a batch, each (B, G): mean and, where there are, theta and dropout probability."""
-    vae, config = model.vae, model.vae.config
+    vae = model.vae
     posterior = vae.encode(batch)
     z = vae.link(posterior.mu) if use_mean else vae.sample_z(posterior)
-    library = _latent_sizes(model, batch) if use_mean else vae.sample_log_library(posterior, batch).exp()[:, None]
+    library = latent_sizes(model, batch) if use_mean else vae.sample_log_library(posterior, batch).exp()[:, None]
+    return parameters_at(model, batch, z, library, codes)
+
+
+def parameters_at(
+    model: CountModel, batch: Batch, z: Tensor, library: Tensor, codes: Sequence[int | None]
+) -> dict[str, Tensor]:
+    """The same at given z (B, D) and library sizes (B, 1)."""
+    vae, config = model.vae, model.vae.config
     hiddens = [vae.decoder(z, vae.design(as_batch(batch, code))) for code in codes]
     rho = torch.stack([torch.softmax(vae.rho(hidden), dim=1) for hidden in hiddens]).mean(0)
     parameters = {"mean": rho * library}

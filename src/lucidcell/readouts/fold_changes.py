@@ -95,7 +95,7 @@ def change(
 def _group_mean(model: CountModel, draws: Draws, *, calibrate: bool, seed: int) -> GroupMean:
     rng = draws.generator(seed, 1)
     weights = effect_sizes.bootstrap_weights(len(draws.rows), draws.n_cells, GROUP_MEANS, rng)
-    return GroupMean(weights, correction(model, draws, seed) if calibrate else None, rng)
+    return GroupMean(weights, correction(model, draws) if calibrate else None, rng)
 
 
 def _describe(lfc: np.ndarray, delta: float) -> np.ndarray:

@@ -112,15 +112,14 @@ def groups_of(cells: Cells, adata: AnnData | None, groupby: str | None) -> Group
 def by_group(groups: Groups, group1: GroupNames, group2: str | None) -> list[Comparison]:
     """Each group named in `group1` (all for None) against `group2`, or against all other cells that have a group.
 
-    Where `group1` is None, groups of fewer than two cells are left out with a warning.
+    Where `group1` is None, groups of a single cell are left out with a warning, those of none without.
     """
     other = None if group2 is None else groups.code(group2, "group2")
     if group1 is None:
         chosen = [code for code in range(len(groups.names)) if code != other]
         sizes = np.bincount(groups.codes[groups.codes >= 0], minlength=len(groups.names))
-        small = [groups.names[code] for code in chosen if sizes[code] < FEWEST_CELLS]
-        if small:
-            logger.warning("groups of fewer than %d cells are left out: %s.", FEWEST_CELLS, some(small))
+        if lonely := [groups.names[code] for code in chosen if sizes[code] == 1]:
+            logger.warning("groups of a single cell are left out: %s.", some(lonely))
         chosen = [code for code in chosen if sizes[code] >= FEWEST_CELLS]
         if not chosen:
             raise DataError(

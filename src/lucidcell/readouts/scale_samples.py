@@ -35,7 +35,7 @@ class DrawZ(Protocol):
     """A law of z for the cells of a group; how label-conditional sampling plugs in.
 
     It is called with the cells, the positions `rows` (N,) of one cell for each draw (a cell may occur more than once),
-    the code of the label that the comparison gives to each of them (N,), and a generator, and returns z (N, D).
+    the code of the label that each of them counts as (N,), and a generator, and returns z (N, D).
     """
 
     def __call__(self, cells: Cells, rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Tensor: ...
@@ -106,13 +106,17 @@ class PosteriorOfCells:
     model: CountModel
 
     def __call__(self, cells: Cells, rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Tensor:
-        vae = self.model.vae
-        different, back = np.unique(rows, return_inverse=True)
-        with torch.no_grad():
-            posteriors = [vae.encode(batch) for batch in self.model.batches(cells.select(different))]
-            mu, sigma = torch.cat([one.mu for one in posteriors]), torch.cat([one.sigma for one in posteriors])
-            noise = torch.from_numpy(rng.standard_normal((len(rows), mu.shape[1]), dtype=np.float32))
-            return vae.link(mu[back] + sigma[back] * noise)
+        return self.model.vae.link(draw_posterior(self.model, cells, rows, rng))
+
+
+def draw_posterior(model: CountModel, cells: Cells, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """One draw of q(z | x) for each of the cells `rows`, (N, D), before the softmax of a logistic normal."""
+    different, back = np.unique(rows, return_inverse=True)
+    with torch.no_grad():
+        posteriors = [model.vae.encode(batch) for batch in model.batches(cells.select(different))]
+        mu, sigma = torch.cat([one.mu for one in posteriors]), torch.cat([one.sigma for one in posteriors])
+        noise = torch.from_numpy(rng.standard_normal((len(rows), mu.shape[1]), dtype=np.float32))
+        return mu[back] + sigma[back] * noise
 
 
 def expression_blocks(
