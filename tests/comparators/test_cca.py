@@ -16,13 +16,15 @@ def test_vectors_are_those_of_the_cells_by_cells_matrix(counts):
         x = log_normalize(counts.x).toarray()[counts.batch == name]
         genes = np.clip((x - x.mean(0)) / x.std(0), -10, 10)
         standardised.append((genes - genes.mean(1, keepdims=True)) / genes.std(1, keepdims=True))
-    left, _, right = np.linalg.svd(standardised[0] @ standardised[1].T)
+    left, values, right = np.linalg.svd(standardised[0] @ standardised[1].T)
     found = comparators.cca(counts.x, counts.batch, n_components=3)
     for name, vectors in (("first", left), ("second", right.T)):
         wanted = vectors[:, :3] - vectors[:, :3].mean(0)
-        wanted /= wanted.std(0)
+        wanted *= np.sqrt(values[:3] / values[0]) / wanted.std(0)
         np.testing.assert_allclose(np.abs(found[counts.batch == name]), np.abs(wanted), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found[counts.batch == "first"].std(0), 1)
+    spread = [found[counts.batch == name].std(0) for name in ("first", "second")]
+    np.testing.assert_allclose(spread[0], spread[1])
+    assert spread[0][0] == pytest.approx(1)
 
 
 def test_both_data_sets_have_the_same_sign(counts):

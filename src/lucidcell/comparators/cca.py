@@ -2,7 +2,9 @@
 
 As in Seurat 2 (Butler et al. 2018), genes are standardised within each data set, cells likewise, and the canonical
 vectors are the singular vectors of cells x cells correlations. Seurat then warps each vector's metagenes (dynamic time
-warping); here each vector is brought to mean 0 and variance 1 in both data sets, and no more.
+warping); here each vector gets mean 0 and the same variance in both data sets, and no more. That variance falls with
+the singular value, as in the factors U S^(1/2) and V S^(1/2) of the matrix: with equal variances the last vectors,
+which are mostly noise, would decide who is whose neighbour.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def cca(counts: Any, batch: ArrayLike, *, n_components: int = 20, seed: int = 0)
         raise SettingError(f"n_components={n_components} is not possible with these cells and genes: take 1 to {most}.")
     rows = [np.flatnonzero(batches.codes == code) for code in (0, 1)]
     first, second = (_standardised(x[of_batch].toarray()) for of_batch in rows)
-    # the cells x cells matrix is never made; float32 halves the memory and keeps six digits
+    # the cells x cells matrix is never made
     product = LinearOperator(
         (len(first), len(second)),
         matvec=lambda v: first @ (second.T @ v),
@@ -59,11 +61,12 @@ def cca(counts: Any, batch: ArrayLike, *, n_components: int = 20, seed: int = 0)
         dtype=np.float64,
     )
     start = np.random.default_rng(seed).normal(size=min(product.shape))
-    left, _, right = svds(product, k=n_components, v0=start)
+    left, values, right = svds(product, k=n_components, v0=start)
+    scale = np.sqrt(values / max(values.max(), 1e-12))[::-1]
     embedding = np.empty((x.shape[0], n_components))
     for of_batch, vectors in zip(rows, (left, right.T), strict=True):
         centred = vectors[:, ::-1] - vectors.mean(0)[::-1]
-        embedding[of_batch] = centred / np.maximum(centred.std(0), 1e-12)
+        embedding[of_batch] = scale * centred / np.maximum(centred.std(0), 1e-12)
     return embedding
 
 
