@@ -124,7 +124,7 @@ def test_the_whole_loss_is_the_negative_bound(partly: ad.AnnData) -> None:
     """Reconstruction, density of z and the terms of the types, with the draws of the loss; mixed labels."""
     model = lc.SCANVI(partly, labels_key="known", unlabeled_category="?", n_hidden=8, n_latent=2)
     module = model.module.eval()
-    batch = model.cells.take(np.arange(50, 80))
+    batch = model.cells.take(np.arange(45, 75))
     torch.manual_seed(3)
     loss = module.loss(batch, 1.0)
     torch.manual_seed(3)
@@ -136,7 +136,7 @@ def test_the_whole_loss_is_the_negative_bound(partly: ad.AnnData) -> None:
     oracle = Enumeration(module, model.taxonomy, z, torch.randn(n_pairs, 2))
     wanted = module.vae.log_likelihood(batch, z, batch.library.log()).per_cell - log_q_z
     wanted = wanted + torch.stack([oracle.terms(i, int(batch.label[i])) for i in range(30)])
-    assert {-1, 0, 1, 2} <= set(batch.label.tolist())
+    assert set(batch.label.tolist()) == {-1, 0, 1, 2}
     assert loss.cells.item() == pytest.approx(-wanted.sum().item(), rel=1e-5)
     assert sum(loss.terms.values()).item() == pytest.approx(loss.cells.item(), rel=1e-6)
 
@@ -297,7 +297,7 @@ def test_probabilities_sum_to_one_and_predictions_agree_across_levels(partly: ad
     assert model.taxonomy.n_levels == 3
     soft = [model.predict(soft=True, level=level) for level in range(3)]
     hard = [model.predict(level=level) for level in range(3)]
-    assert list(soft[0]) == ["right", "top", "unobserved_1", "unobserved_2"]
+    assert list(soft[0]) == ["top", "right", "unobserved_1", "unobserved_2"]
     assert list(soft[2]) == ["type_0", "type_1", "type_2", "unobserved_1", "unobserved_2"]
     for table in soft:
         np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-12)
@@ -432,7 +432,7 @@ def test_from_scvi_starts_where_it_ended_and_leaves_it_alone(partly: ad.AnnData)
     model = lc.SCANVI.from_scvi_model(scvi, "?")
     assert model.schema.label_categories == ("type_0", "type_1", "type_2")
     assert (model.cells.label < 0).sum() == (partly.obs["known"] == "?").sum()
-    assert_same_weights({n: v for n, v in model._new_module(model.cells, 0).vae.state_dict().items()}, before)
+    assert_same_weights(dict(model._new_module(model.cells, 0).vae.state_dict()), before)
     model.train(**TRAINING)
     assert set(model.history["phase"]) == {"scanvi"}
     assert_same_weights(weights(scvi), before)

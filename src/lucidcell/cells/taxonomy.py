@@ -42,7 +42,8 @@ class Taxonomy:
         """The tree in which each key lies under its value, or under the root for None.
 
         Names that occur as parents only, and those of `order`, lie under the root. If one node is above all others, it
-        is the root. Siblings come in the order of `order`, then of `parent_of`; children follow their parent.
+        is the root. Children follow their parent; siblings come in the order in which they, or nodes under them, come
+        in `order` and then in `parent_of`.
 
         Raises
         ------
@@ -52,7 +53,12 @@ class Taxonomy:
         others = [name for name in [*parent_of.values(), *order] if name is not None]
         above = dict(parent_of) | {name: None for name in others if name not in parent_of}
         _refuse_circles(above)
-        rank = {name: i for i, name in enumerate(dict.fromkeys([*order, *above]))}
+        rank = dict[str | None, int]()
+        for name in [*order, *above]:  # a node comes where the first of those under it comes
+            above_it: str | None = name
+            while above_it is not None and above_it not in rank:
+                rank[above_it] = len(rank)
+                above_it = above[above_it]
         below: dict[str | None, list[str]] = {}
         for name in sorted(above, key=rank.__getitem__):
             below.setdefault(above[name], []).append(name)
