@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lucidcell.cells.parts import Parts
+from lucidcell.comparators.knn import knn
 from lucidcell.errors import DataError, SettingError
 from lucidcell.metrics import annotation, clustering, harmonization, scib
 from lucidcell.metrics.checks import groups, points
@@ -129,8 +130,6 @@ def _integration(x: np.ndarray, batch: np.ndarray, labels: np.ndarray | None, se
 
 def _transfer(x: np.ndarray, batch: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Each batch labelled by the 15 nearest cells of the others."""
-    from lucidcell.comparators.knn import knn
-
     if len(set(batch)) < 2:
         raise DataError(f"there is one batch only, {batch[0]!r}, and labels are carried from batch to batch.")
     predicted, confidence = np.empty(len(x), object), np.empty(len(x))
