@@ -23,7 +23,7 @@ test: .venv/test.stamp ## fast tests
 test-slow: .venv/test.stamp ## tests that take longer than a few seconds
 	$(RUN_TESTS) -m "slow and not oracle" $(PYTEST)
 
-test-oracle: .venv/oracle.stamp ## agreement with scvi-tools, gseapy, captum and POT
+test-oracle: .venv/oracle.stamp ## agreement with scvi-tools, scib-metrics, gseapy, captum and POT
 	$(RUN_TESTS) -m oracle $(PYTEST)
 
 bench: .venv/bench.stamp ## throughput, time to quality and memory against scvi-tools
