@@ -52,6 +52,7 @@ def test_knn_is_that_of_scikit_learn():
     theirs = KNeighborsClassifier(15).fit(train, labels)
     np.testing.assert_allclose(found.probabilities, theirs.predict_proba(test))
     assert (found.labels == theirs.predict(test)).all()
+    assert comparators.knn(train, labels, test[:1]).labels.tolist() == found.labels[:1].tolist()
     with pytest.raises(SettingError, match="k=201"):
         comparators.knn(train, labels, test, k=201)
     with pytest.raises(DataError, match="train_x has 3 columns and test_x 2"):

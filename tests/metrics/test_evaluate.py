@@ -110,6 +110,7 @@ def test_the_cells_are_not_changed_and_the_same_call_gives_the_same_table(cells)
         ({"batch_key": None}, SettingError, "metrics='integration' needs batch_key"),
         ({"metrics": "clustering", "labels_key": None}, SettingError, "metrics='clustering' needs labels_key"),
         ({"predictions": ["type"]}, SettingError, "not by 'integration'"),
+        ({"embeddings": []}, SettingError, "embeddings are empty"),
         ({"embeddings": ["X_god"]}, DataError, "obsm has no 'X_god', given as embeddings; did you mean 'X_good'"),
         ({"batch_key": "tec"}, DataError, "obs has no 'tec', given as batch_key; did you mean 'tech'"),
         ({"batch_key": "same"}, DataError, "holds only 'x'"),

@@ -47,7 +47,7 @@ def test_too_many_neighbours():
     ("x", "message"),
     [
         (np.zeros(5), r"shape \(5,\): it must be two-dimensional"),
-        (np.zeros((1, 3)), "has 1 cells"),
+        (np.zeros((1, 3)), "has 1 cells, and at least 2 are needed"),
         (np.array([[0.0], [np.nan], [np.inf]]), "holds 2 NaN or infinite values"),
         (np.array([["a"], ["b"]]), "not numbers"),
     ],

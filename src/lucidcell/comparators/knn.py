@@ -46,7 +46,7 @@ def knn(train_x: ArrayLike, train_labels: ArrayLike, test_x: ArrayLike, *, k: in
 
     train = points(train_x, "train_x")
     types = groups(train_labels, "train_labels", len(train))
-    test = points(test_x, "test_x")
+    test = points(test_x, "test_x", at_least=1)
     if test.shape[1] != train.shape[1]:
         raise DataError(f"train_x has {train.shape[1]} columns and test_x {test.shape[1]}: use one space for both.")
     if not 1 <= k <= len(train):

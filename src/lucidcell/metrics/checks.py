@@ -29,7 +29,7 @@ class Groups(NamedTuple):
         return Groups(codes, tuple(self.names[code] for code in kept))
 
 
-def points(values: ArrayLike, name: str, n_cells: int | None = None) -> np.ndarray:
+def points(values: ArrayLike, name: str, n_cells: int | None = None, *, at_least: int = 2) -> np.ndarray:
     """Cells as points, (n, D) float64.
 
     Parameters
@@ -39,7 +39,9 @@ def points(values: ArrayLike, name: str, n_cells: int | None = None) -> np.ndarr
     name
         What to call them in messages.
     n_cells
-        How many cells there must be; None for any number from 2 on.
+        How many cells there must be; None for any number from `at_least` on.
+    at_least
+        Fewest cells that make sense.
 
     Raises
     ------
@@ -54,8 +56,8 @@ def points(values: ArrayLike, name: str, n_cells: int | None = None) -> np.ndarr
         raise DataError(f"{name} has shape {array.shape}: it must be two-dimensional, cells x dimensions.")
     if n_cells is not None and len(array) != n_cells:
         raise DataError(f"{name} has {len(array)} rows for {n_cells} cells: pass one row for each cell.")
-    if len(array) < 2:
-        raise DataError(f"{name} has {len(array)} cells: metrics of neighbours and clusters need at least 2.")
+    if len(array) < at_least:
+        raise DataError(f"{name} has {len(array)} cells, and at least {at_least} are needed: pass more.")
     if n_bad := int(np.count_nonzero(~np.isfinite(array))):
         raise DataError(f"{name} holds {n_bad} NaN or infinite values: drop these cells or embed them again.")
     return array

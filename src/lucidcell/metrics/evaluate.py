@@ -79,6 +79,8 @@ def evaluate(
         raise SettingError(f"predictions are scored by metrics='annotation' only, not by {metrics!r}: leave them out.")
     parts = Parts.of(adata, model="evaluate", smallest=2)
     arrays = _arrays(parts, embeddings)
+    if not arrays and not predictions:
+        raise SettingError("embeddings are empty, so there is nothing to score: pass keys of obsm, or arrays by name.")
     if metrics == "clustering":
         labels = _column(parts, labels_key, "labels_key", metrics)
         return _table({name: _clustering(x, labels, seed) for name, x in arrays.items()}, metrics)
