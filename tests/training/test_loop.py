@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -21,7 +22,7 @@ from lucidcell.errors import SettingError, TrainingError
 from lucidcell.training.checkpoint import Checkpoint
 from lucidcell.training.loop import Record, early_stopping_patience, epochs_per_phase, fit
 from lucidcell.training.optimizer import Adam
-from lucidcell.training.phases import Loss, Phase
+from lucidcell.training.phases import Loss, Phase, Turn
 from lucidcell.training.settings import Settings
 
 
@@ -88,6 +89,35 @@ class TwoPhases(nn.Module):
             return self._loss(batch, self.first.detach().expand(batch.n_cells), self.second)
 
         return [Phase("one", first, [self.first]), Phase("two", second, [self.second], share=2.0)]
+
+
+class Alternating(nn.Module):
+    """One number learns the mean of all cells; after each epoch another learns how far batch 1 lies from it."""
+
+    def __init__(self, passes: int = 3) -> None:
+        super().__init__()
+        self.level, self.gap = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+        self.passes = passes
+        self.seen: list[tuple[int, bool, bool]] = []  # cells of a pass, training?, does the level learn?
+
+    def loss(self, batch: Batch, progress: float) -> Loss:
+        noise = torch.randn(batch.n_cells)
+        distance = (batch.library.log() + noise - self.level + 0 * self.gap).square().sum()
+        return Loss(cells=distance, n_cells=batch.n_cells, terms={"distance": distance.detach()})
+
+    def of_turn(self, above: Tensor, batch: Tensor) -> Tensor:
+        self.seen.append((len(above), self.training, self.level.requires_grad))
+        assert (batch == 1).all()
+        return (above + torch.randn(len(above)) - self.gap + 0 * self.level).square().mean()
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return batch.library.log() - self.level, batch.batch
+
+    def phases(self) -> list[Phase]:
+        turn = Turn("gap", lambda cells: cells.batch == 1, self.inputs, self.of_turn, [self.gap], self.passes)
+        return [Phase("both", self.loss, [self.level], turn=turn)]
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +214,83 @@ def test_phases_train_their_own_parameters_in_turn(cells):
     assert list(record.history["epoch"]) == list(range(1, 31))
     assert module.first.item() == pytest.approx(np.log(cells.library).mean(), abs=0.6)
     assert module.second.item() == pytest.approx(module.first.item(), abs=0.6)
+
+
+def test_a_turn_follows_every_epoch_over_the_cells_that_it_concerns(cells):
+    module = Alternating()
+    record = run(module, cells, max_epochs=60, batch_size=1000, early_stopping=False)
+    concerned = record.train_rows[cells.batch[record.train_rows] == 1]
+    assert module.seen == [(len(concerned), True, False)] * 3 * 60
+    logs = np.log(cells.library)
+    assert module.gap.item() == pytest.approx(logs[concerned].mean() - module.level.item(), abs=0.5)
+    assert record.history["train_gap"].iloc[-1] == pytest.approx(1 + logs[concerned].var(), abs=0.7)
+    assert module.level.requires_grad
+    assert module.gap.requires_grad
+
+
+def test_a_phase_trains_its_parameters_alone_and_gradients_do_not_pile_up(cells):
+    module = Alternating()
+    gaps = []
+
+    def watch(self: Adam, learning_rate: float) -> None:
+        assert [p.grad is None for p in self.parameters] == [False]
+        others = {module.level, module.gap} - set(self.parameters)
+        assert [p.grad is None for p in others] == [True]
+        if self.parameters == [module.level]:
+            gaps.append(module.gap.item())
+
+    with patch.object(Adam, "step", watch):
+        run(module, cells, max_epochs=2)
+    assert set(gaps) == {0.0}
+
+
+def test_a_turn_without_cells_is_passed_over(cells):
+    alone = cells.select(np.flatnonzero(cells.batch == 0))
+    record = run(Alternating(), alone)
+    assert "train_gap" not in record.history
+    assert record.epochs == 6
+
+
+def test_a_turn_that_goes_wrong_says_so(cells):
+    module = Alternating()
+    module.of_turn = lambda above, batch: module.gap * math.nan  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="the gap loss stopped being finite") as caught:
+        run(module, cells)
+    assert_sentence(caught.value)
+
+
+def test_best_epochs_are_those_of_the_last_phase(cells):
+    class Twice(Scripted):
+        def phases(self) -> list[Phase]:
+            return [Phase("one", self.loss, [self.level]), Phase("two", self.loss, [self.level])]
+
+    module = Twice([1.0, 5.0, 9.0, 8.0, 7.0, 7.5])
+    record = run(module, cells)
+    assert list(record.history["phase"]) == ["one"] * 3 + ["two"] * 3
+    assert record.best_epoch == 4, "the first phase came lower"
+    assert module.level.item() == module.levels[4]
+
+
+def test_a_phase_that_stops_early_does_not_end_the_next(cells):
+    class Twice(Scripted):
+        def phases(self) -> list[Phase]:
+            return [Phase("one", self.loss, [self.level]), Phase("two", self.loss, [self.level])]
+
+    record = run(Twice([1.0] + [2.0] * 5 + list(np.linspace(9, 8, 20))), cells, max_epochs=20)
+    assert list(record.history["phase"]) == ["one"] * 6 + ["two"] * 10
+    assert (record.best_epoch, record.stopped) == (15, "finished")
+
+
+def test_the_best_weights_count_the_terms_of_the_data_set(cells):
+    class WithTerm(Scripted):
+        def loss(self, batch: Batch, progress: float) -> Loss:
+            loss = super().loss(batch, progress)
+            return loss if self.training else loss._replace(dataset={"term": torch.tensor(4.0 - len(self.levels))})
+
+    record = run(WithTerm([1.0, 1.5, 2.0, 3.5, 9.0, 9.0]), cells)
+    assert record.history["validation_term"].tolist() == [3.0, 2.0, 1.0, 0.0, -1.0, -2.0]
+    assert record.history[HELD_OUT].tolist() == [1.0, 1.5, 2.0, 3.5, 9.0, 9.0]
+    assert record.best_epoch == 2
 
 
 def test_epochs_are_shared_out_and_every_phase_gets_one():
@@ -333,7 +440,7 @@ def test_settings_of_the_process_are_restored_after_an_error(cells):
 # --- resuming ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [Drawing, TwoPhases])
+@pytest.mark.parametrize("module", [Drawing, TwoPhases, Alternating])
 @pytest.mark.parametrize("write", [1, 2, 9, 20, 33])
 def test_a_run_killed_anywhere_resumes_bit_for_bit(cells, tmp_path, module, write):
     whole = module()
@@ -410,6 +517,15 @@ def test_a_checkpoint_of_other_data_or_another_structure_is_refused(cells, tmp_p
         run(Drawing(), cells.select(np.arange(120)[::-1]), tmp_path, resume=True)
     with pytest.raises(SettingError, match="checksum of the structure"):
         run(TwoPhases(), cells, tmp_path, resume=True)
+    with pytest.raises(SettingError, match="checksum of the data"):
+        run(Drawing(), replace(cells, label=cells.label + 1), tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_another_course_is_refused(cells, tmp_path):
+    with checkpoint_every_step():
+        run(Alternating(), cells, tmp_path)
+    with pytest.raises(SettingError, match="checksum of the structure"):
+        run(Alternating(passes=4), cells, tmp_path, resume=True)
 
 
 def test_resume_needs_a_folder(simulated):
