@@ -140,7 +140,8 @@ def our_scanvi(data: DataSet, labels: np.ndarray, seed: int, parents: dict[str, 
     adata.obs["label"] = labels
     model = lc.SCANVI.from_scvi_model(data.our_scvi, UNKNOWN, "label", adata, taxonomy=parents)
     model.train(data.max_epochs, seed=seed, progress=False)
-    return with_temperature(model.predict(soft=True), labels, model.validation_indices)
+    raw, scaled = model.predict(soft=True, calibrated=False), model.predict(soft=True)
+    return Prediction(raw.idxmax(axis=1).to_numpy(), raw.max(axis=1).to_numpy(), scaled.max(axis=1).to_numpy())
 
 
 def peer_scanvi(data: DataSet, labels: np.ndarray, seed: int) -> Prediction:
@@ -155,7 +156,7 @@ def peer_scanvi(data: DataSet, labels: np.ndarray, seed: int) -> Prediction:
 
 
 def with_temperature(probabilities: pd.DataFrame, labels: np.ndarray, held_out: np.ndarray) -> Prediction:
-    """Predictions, also at the temperature that fits held-out cells with the label of a type, if they are enough."""
+    """Predictions, also at the temperature that fits held-out labelled cells, where there are enough, as ours does."""
     names, logs = list(probabilities.columns), np.log(np.maximum(probabilities.to_numpy(), 1e-30))
     judged = [cell for cell in held_out if labels[cell] in names]
     codes = np.array([names.index(labels[cell]) for cell in judged], int)
