@@ -27,7 +27,7 @@ def test_what_is_shown(annotated_run):
     titles = [picture.caption.split(".")[0] for picture in blocks(section, Picture)]
     assert titles == [
         "On 80 cells (held-out cells)",
-        "Points on the dashed line mean what they say: of the predictions with a confidence of 0",
+        "On the same cells",
         "Probability of each label",
         "Predictions at every level of the hierarchy, with their cells, and how sure the model is",
     ]
@@ -47,6 +47,18 @@ def test_a_calibration_that_was_declined_says_so(annotated_run):
     assert "Probabilities are not calibrated: 12 labelled cells are too few." in texts(section)
     assert len(blocks(section, Picture)) == 2
     assert "temperature" not in dict(blocks(section, Facts)[0].rows)
+
+
+def test_a_temperature_that_is_not_used_is_not_shown(annotated_run):
+    run = annotated_run()
+    model = json.loads((run / "model.json").read_text())
+    model["calibration"]["temperature"] = 1.0
+    (run / "model.json").write_text(json.dumps(model))
+    section = annotation(Run(run))
+    assert dict(blocks(section, Facts)[0].rows)["calibration error"] == "20.0 %"
+    curve = blocks(section, Picture)[1]
+    assert "No temperature made the labels likelier" in curve.caption
+    assert ">calibrated<" not in curve.image
 
 
 def test_a_flat_model_has_no_hierarchy(annotated_run):

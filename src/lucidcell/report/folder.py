@@ -177,6 +177,11 @@ class Run:
         """One row per cluster of cells without label: cluster, n_cells, mixing, suspicious, prediction, its share."""
         return self._optional_table("tables/new_types.csv", ["cluster", "prediction"])
 
+    @cached_property
+    def markers(self) -> pd.DataFrame | None:
+        """One row per gene and label: gene, group1, and what `lucidcell.readouts.markers` says of them."""
+        return self._optional_table("tables/markers.csv", ["gene", "group1"])
+
     @property
     def factor_names(self) -> list[str]:
         """Names of the latent factors."""
@@ -209,7 +214,7 @@ class Run:
             If a table is missing or damaged, or does not fit the others.
         """
         _ = self.history, self.cells, self.latent, self.loadings, self.factors, self.genes, self.uncorrected
-        _ = self.annotation, self.posterior, self.taxonomy, self.new_types
+        _ = self.annotation, self.posterior, self.taxonomy, self.new_types, self.markers
 
     def _table(
         self,

@@ -12,6 +12,7 @@ from lucidcell.report.sections.data import data
 from lucidcell.report.sections.factors import factors
 from lucidcell.report.sections.integration import integration
 from lucidcell.report.sections.map_of_cells import map_of_cells
+from lucidcell.report.sections.markers import markers
 from lucidcell.report.sections.reconstruction import reconstruction
 from lucidcell.report.sections.repeat import repeat
 from lucidcell.report.sections.settings import settings
@@ -22,6 +23,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     training,
     map_of_cells,
     annotation,
+    markers,
     integration,
     factors,
     reconstruction,

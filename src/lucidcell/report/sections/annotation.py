@@ -9,7 +9,7 @@ from lucidcell.plots.annotation import confusion_size
 from lucidcell.plots.embedding import factor_panel_size
 from lucidcell.plots.names import readable
 from lucidcell.plots.taxonomy import taxonomy_size
-from lucidcell.report.blocks import Block, Facts, Picture, Row, Section, Table, Text, Warnings
+from lucidcell.report.blocks import Block, Facts, Picture, Section, Table, Text, Warnings
 from lucidcell.report.folder import Run
 from lucidcell.report.pictures import png_picture, svg_picture
 from lucidcell.report.umap import cell_map
@@ -56,9 +56,12 @@ def _facts(run: Run, table: pd.DataFrame, labelled: pd.Series) -> list[tuple[str
     ]
     found = run.calibration
     if found is not None and found["declined"] is None:
-        facts.append(("temperature", number(float(found["temperature"]))))
-        errors = [percent(float(found[name])) for name in ("error_before", "error_after")]
-        facts.append(("calibration error, raw → calibrated", " → ".join(errors)))
+        before, after = (percent(float(found[name])) for name in ("error_before", "error_after"))
+        if found["temperature"] == 1:
+            facts.append(("calibration error", before))
+        else:
+            facts.append(("calibration error, raw → calibrated", f"{before} → {after}"))
+            facts.append(("temperature", number(float(found["temperature"]))))
     return facts
 
 
@@ -79,26 +82,28 @@ def _trust(run: Run) -> list[Block]:
     if found["declined"] is not None:
         return [Text(f"Probabilities are not calibrated: {found['declined']}")]
     confusion, reliability = (pd.DataFrame(**found[name]) for name in ("confusion", "reliability"))
+    if found["temperature"] == 1:
+        reliability = reliability[reliability["probabilities"] == "raw"]
+        which = "No temperature made the labels likelier, so probabilities are as the classifier gives them."
+    else:
+        which = "Probabilities in this report are the calibrated ones."
     return [
-        Row(
-            [
-                svg_picture(
-                    lambda figure: plots.confusion_matrix(confusion, ax=figure.subplots()),
-                    confusion_size(*confusion.shape),
-                    alt="Confusion matrix: known against predicted labels",
-                    caption=f"On {number(found['n_cells'])} cells ({found['labels']}). Look at what lies off the "
-                    "diagonal: labels that are taken for each other.",
-                ),
-                svg_picture(
-                    lambda figure: plots.calibration_curve(reliability, axes=figure.subplots(1, 2)),
-                    (7.4, 3.4),
-                    alt="Share of right predictions against confidence",
-                    caption="Points on the dashed line mean what they say: of the predictions with a confidence of "
-                    "0.8, eight in ten are right. Below the line the model is too sure, above it too modest. "
-                    "Probabilities in this report are the calibrated ones.",
-                ),
-            ]
-        )
+        svg_picture(
+            lambda figure: plots.confusion_matrix(confusion, ax=figure.subplots()),
+            confusion_size(*confusion.shape),
+            alt="Confusion matrix: known against predicted labels",
+            caption=f"On {number(found['n_cells'])} cells ({found['labels']}). Look at what lies off the diagonal: "
+            "labels that are taken for each other.",
+        ),
+        svg_picture(
+            lambda figure: plots.calibration_curve(reliability, axes=figure.subplots(1, 2)),
+            (7.4, 3.4),
+            alt="Share of right predictions against confidence",
+            caption="On the same cells. Points on the dashed line mean what they say: of the predictions with a "
+            "confidence of 0.8, eight in ten are right. Below the line the model is too sure, above it too modest. "
+            f"{which}",
+            wide=True,
+        ),
     ]
 
 
