@@ -1,72 +1,72 @@
-"""Layers and densities of pairs, against one-hot copies and torch.distributions; gradients against double precision."""
+"""Pairs of a cell and a label: the kernel against the networks one by one, and these against torch.distributions."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, Normal, kl_divergence
 
-from lucidcell.maths.pairs import log_density, relu_of_sum
+from lucidcell.maths.pairs import GivenLabel, PairTerms, pair_terms
 
-N_CELLS, N_LABELS, N_PAIRS, WIDTH = 7, 5, 40, 16
-FLOOR = 1e-4
+D, LABELS, HIDDEN, FLOOR = 3, 4, 8, 1e-4
 
 
-@pytest.fixture
-def pairs() -> tuple[Tensor, Tensor]:
-    """Positions of cells and labels: unordered, some twice, some never."""
-    rng = np.random.default_rng(0)
-    cell, label = rng.integers(0, N_CELLS - 1, N_PAIRS), rng.integers(0, N_LABELS - 1, N_PAIRS)
-    return torch.from_numpy(cell), torch.from_numpy(label)
-
-
-def test_relu_of_sum_is_a_layer_of_a_one_hot_label(pairs: tuple[Tensor, Tensor]) -> None:
-    cell, label = pairs
+def problem(dtype: torch.dtype, n_pairs: int = 50):
     torch.manual_seed(0)
-    layer, z = nn.Linear(3 + N_LABELS, WIDTH), torch.randn(N_CELLS, 3)
-    found = relu_of_sum(z @ layer.weight[:, :3].t() + layer.bias, cell, layer.weight[:, 3:].t(), label)
-    wanted = layer(torch.cat([z[cell], torch.eye(N_LABELS)[label]], dim=1)).relu()
-    torch.testing.assert_close(found, wanted)
+    networks = [GivenLabel(D, LABELS, HIDDEN, FLOOR).to(dtype) for _ in range(2)]
+    z = torch.randn(6, D, dtype=dtype, requires_grad=True)
+    return z, torch.randint(6, (n_pairs,)), torch.randint(LABELS, (n_pairs,)), *networks
 
 
-def test_log_density_is_that_of_torch(pairs: tuple[Tensor, Tensor]) -> None:
-    cell, _ = pairs
-    torch.manual_seed(0)
-    z, hidden = torch.randn(N_CELLS, 3), torch.randn(N_PAIRS, WIDTH)
-    mean, log_variance = nn.Linear(WIDTH, 3), nn.Linear(WIDTH, 3)
-    found = log_density(z, cell, hidden, mean, log_variance, FLOOR)
-    sd = (log_variance(hidden).exp() + FLOOR).sqrt()
-    wanted = Independent(Normal(mean(hidden), sd), 1).log_prob(z[cell]) + 1.5 * math.log(2 * math.pi)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+def one_by_one(z, cell, label, q_u, p_z) -> PairTerms:
+    """The same terms, pair by pair, through a one-hot label and torch.distributions."""
+    torch.manual_seed(1)
+    epsilon = torch.randn(len(cell), D, dtype=z.dtype)
+
+    def gaussian(network, x, c):
+        weight = torch.cat([network.x.weight, network.label.t()], dim=1)
+        one_hot = torch.eye(LABELS, dtype=z.dtype)[c]
+        hidden = torch.relu(weight @ torch.cat([x, one_hot]) + network.x.bias)
+        return Independent(Normal(network.mean(hidden), (network.log_variance(hidden).exp() + FLOOR).sqrt()), 1)
+
+    log_p, kl = [], []
+    for i, c, noise in zip(cell, label, epsilon, strict=True):
+        q = gaussian(q_u, z[i], c)
+        u = q.base_dist.loc + q.base_dist.scale * noise
+        log_p.append(gaussian(p_z, u, c).log_prob(z[i]) + 0.5 * D * torch.log(torch.tensor(2 * torch.pi)))
+        kl.append(kl_divergence(q, Independent(Normal(torch.zeros_like(u), torch.ones_like(u)), 1)))
+    return PairTerms(torch.stack(log_p), torch.stack(kl))
 
 
-def test_gradients_of_the_compiled_passes_are_those_in_double_precision(pairs: tuple[Tensor, Tensor]) -> None:
-    cell, label = pairs
-    found = []
-    for dtype in (torch.float64, torch.float32):
-        torch.manual_seed(0)
-        x, table = torch.randn(N_CELLS, WIDTH), torch.randn(N_LABELS, WIDTH)
-        z, mean, log_variance = torch.randn(N_CELLS, 3), nn.Linear(WIDTH, 3), nn.Linear(WIDTH, 3)
-        inputs = [one.to(dtype).requires_grad_() for one in (x, table, z)]
-        mean, log_variance = mean.to(dtype), log_variance.to(dtype)
-        hidden = relu_of_sum(inputs[0], cell, inputs[1], label)
-        density = log_density(inputs[2], cell, hidden, mean, log_variance, FLOOR)
-        (density * torch.linspace(-1, 2, N_PAIRS, dtype=dtype)).sum().backward()
-        found.append(
-            [density.detach(), *(one.grad for one in (*inputs, *mean.parameters(), *log_variance.parameters()))]
-        )
-    for wanted, value in zip(*found, strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+def all_gradients(terms: PairTerms, z, q_u, p_z) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(2)
+    total = sum((torch.randn(len(value), dtype=value.dtype) * value).sum() for value in terms)
+    return torch.autograd.grad(total, [z, *q_u.parameters(), *p_z.parameters()])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_no_pairs_at_all(dtype: torch.dtype) -> None:
-    nothing = torch.zeros(0, dtype=torch.int64)
-    x, table = torch.randn(3, 4, dtype=dtype, requires_grad=True), torch.randn(2, 4, dtype=dtype, requires_grad=True)
-    relu_of_sum(x, nothing, table, nothing).sum().backward()
-    assert x.grad is not None
-    assert not x.grad.any()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-6)])
+def test_terms_and_every_gradient(dtype, tolerance):
+    z, cell, label, q_u, p_z = problem(dtype)
+    torch.manual_seed(1)
+    ours, theirs = pair_terms(z, cell, label, q_u, p_z), one_by_one(z, cell, label, q_u, p_z)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
+    for mine, other in zip(all_gradients(ours, z, q_u, p_z), all_gradients(theirs, z, q_u, p_z), strict=True):
+        assert (mine - other).norm() <= tolerance * other.norm()
+
+
+def test_no_pairs():
+    z, _, _, q_u, p_z = problem(torch.float32)
+    none = torch.empty(0, dtype=torch.int64)
+    terms = pair_terms(z, none, none, q_u, p_z)
+    assert terms.log_p.shape == (0,)
+    assert not torch.autograd.grad(terms.log_p.sum(), z)[0].any()
+
+
+@pytest.mark.parametrize("part", ["mean", "log_variance"])
+@pytest.mark.parametrize("of", [0, 1])
+def test_nan_in_the_weights_is_seen(part, of):
+    z, cell, label, *networks = problem(torch.float32)
+    getattr(networks[of], part).bias.data[1] = torch.nan
+    terms = pair_terms(z, cell, label, *networks)
+    assert not torch.isfinite(sum(value.square().sum() for value in terms))

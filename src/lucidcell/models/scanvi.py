@@ -48,6 +48,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 from torch.nn.functional import dropout, nll_loss
 
 from lucidcell.cells.batch import Batch
@@ -55,8 +56,7 @@ from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.cells.taxonomy import Taxonomy
 from lucidcell.errors import DataError, SettingError
-from lucidcell.maths.gaussian import Draw, draw_gaussian
-from lucidcell.maths.pairs import log_density, relu_of_sum
+from lucidcell.maths.pairs import GivenLabel, pair_terms
 from lucidcell.maths.tree_softmax import TreeSoftmax
 from lucidcell.models import initial
 from lucidcell.models.arguments import fraction, not_negative, one_of, whole_number, yes_or_no
@@ -132,25 +132,6 @@ class LabelTerms(NamedTuple):
         return self.z + self.u + self.c
 
 
-class GivenLabel(nn.Module):
-    """Gaussian over D numbers from D numbers and a leaf, one hidden layer: q(u | z, c) and p(z | u, c).
-
-    The layer is that of [x, one-hot leaf], whose part of the leaf is a row of a table. No batch-norm: in U it would see
-    every cell C times, in L once.
-    """
-
-    def __init__(self, n_latent: int, n_leaves: int, n_hidden: int) -> None:
-        super().__init__()
-        self.x = nn.Linear(n_latent, n_hidden)
-        bound = 1 / math.sqrt(n_latent)
-        self.leaf = nn.Parameter(torch.empty(n_leaves, n_hidden).uniform_(-bound, bound))
-        self.mean, self.log_variance = nn.Linear(n_hidden, n_latent), nn.Linear(n_hidden, n_latent)
-
-    def hidden(self, x: Tensor, cell: Tensor, leaf: Tensor) -> Tensor:
-        """(P, H) for pairs of a row of x and a leaf."""
-        return relu_of_sum(self.x(x), cell, self.leaf, leaf)
-
-
 class Classifier(nn.Module):
     """Logits of the nodes of a taxonomy from z."""
 
@@ -184,8 +165,9 @@ class SCANVIModule(nn.Module):
             config.n_latent, n_nodes, config.classifier_hidden, config.classifier_layers, config.classifier_dropout
         )
         self.tree = TreeSoftmax(taxonomy.parents)
-        self.q_u = GivenLabel(config.n_latent, n_leaves, config.label_hidden)
-        self.p_z = GivenLabel(config.n_latent, n_leaves, config.label_hidden)
+        self.q_u, self.p_z = (
+            GivenLabel(config.n_latent, n_leaves, config.label_hidden, SMALLEST_VARIANCE) for _ in range(2)
+        )
         everything = torch.ones(1, n_leaves, dtype=torch.bool)
         self.register_buffer("allowed", torch.cat([torch.from_numpy(taxonomy.holds), everything]), persistent=False)
         self.register_buffer("leaves", torch.from_numpy(taxonomy.leaves), persistent=False)
@@ -233,35 +215,22 @@ class SCANVIModule(nn.Module):
         masked = self.log_q_leaves(z).masked_fill(~allowed, -torch.inf)
         log_q = masked - masked.logsumexp(1, keepdim=True)
         pairs = self.pairs(log_q)
-        u = self.draw_u(z, pairs.cell, pairs.leaf)
-        log_p = self.log_p_z(z, u.z, pairs.cell, pairs.leaf)
+        terms = pair_terms(z, pairs.cell, pairs.leaf, self.q_u, self.p_z)
         zero = z.new_zeros(len(z))
-        expected_log_p = zero.index_add(0, pairs.cell, pairs.weight * log_p)
-        kl_u = zero.index_add(0, pairs.cell, pairs.weight * u.kl)
+        expected_log_p = zero.index_add(0, pairs.cell, pairs.weight * terms.log_p)
+        kl_u = zero.index_add(0, pairs.cell, pairs.weight * terms.kl)
         negative_entropy = (log_q.exp() * log_q.masked_fill(~allowed, 0.0)).sum(1)
         return LabelTerms(log_q_z - expected_log_p, kl_u, negative_entropy + self.log_n_leaves)
-
-    def draw_u(self, z: Tensor, cell: Tensor, leaf: Tensor) -> Draw:
-        """One draw from q(u | z, c) for each pair of a row of z (B, D) and a leaf: `z`, `kl` and `log_q` of u."""
-        hidden = self.q_u.hidden(z, cell, leaf)
-        return draw_gaussian(hidden, self.q_u.mean, self.q_u.log_variance, SMALLEST_VARIANCE)
-
-    def log_p_z(self, z: Tensor, u: Tensor, cell: Tensor, leaf: Tensor) -> Tensor:
-        """log p(z | u, c) of each pair, (P,), for z (B, D) and u (P, D), without -D/2 log(2 pi)."""
-        hidden = self.p_z.hidden(u, torch.arange(len(u), device=u.device), leaf)
-        return log_density(z, cell, hidden, self.p_z.mean, self.p_z.log_variance, SMALLEST_VARIANCE)
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z), (B,), estimated with one draw of u for each type; its exponential is right on average."""
         n, n_leaves = len(z), len(self.leaves)
-        cell, leaf = (
-            index.flatten() for index in torch.meshgrid(torch.arange(n), torch.arange(n_leaves), indexing="ij")
-        )
-        u = self.draw_u(z, cell, leaf)
-        log_p_u = -0.5 * u.z.square().sum(1)
-        ratio = self.log_p_z(z, u.z, cell, leaf) + log_p_u - u.log_q
-        constant = self.log_n_leaves + 0.5 * z.shape[1] * math.log(2 * math.pi)
-        return ratio.view(n, n_leaves).logsumexp(1) - constant
+        leaf, repeated = torch.arange(n_leaves).repeat(n), z.repeat_interleave(n_leaves, dim=0)
+        q_u = Normal(*self.q_u(repeated, leaf))
+        u = q_u.sample()
+        log_ratio = Normal(0.0, 1.0).log_prob(u) - q_u.log_prob(u)
+        log_p_z = Normal(*self.p_z(u, leaf)).log_prob(repeated)
+        return (log_p_z + log_ratio).sum(1).view(n, n_leaves).logsumexp(1) - self.log_n_leaves
 
     # --- objective ---
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
-from lucidcell.maths.gaussian import draw_gaussian
-from lucidcell.models.scvi import SMALLEST_VARIANCE
 from lucidcell.readouts.random import seeded
 from lucidcell.readouts.scale_samples import draw_posterior
 
@@ -32,14 +31,12 @@ class DrawGivenLabel:
     prior: bool = False
 
     def __call__(self, cells: Cells, rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Tensor:
-        module, each = self.model.module, torch.arange(len(rows))
+        module = self.model.module
         z = draw_posterior(self.model, cells, rows, rng)
         with seeded(int(rng.integers(2**31))):  # draws of torch
             log_q = module.log_q_leaves(z).masked_fill(
                 ~module.allowed[torch.from_numpy(np.maximum(labels, -1))], -torch.inf
             )
             leaf = torch.distributions.Categorical(logits=log_q).sample()
-            u = torch.randn_like(z) if self.prior else module.draw_u(z, each, leaf).z
-            hidden = module.p_z.hidden(u, each, leaf)
-            drawn = draw_gaussian(hidden, module.p_z.mean, module.p_z.log_variance, SMALLEST_VARIANCE)
-            return module.vae.link(drawn.z)
+            u = torch.randn_like(z) if self.prior else Normal(*module.q_u(z, leaf)).sample()
+            return module.vae.link(Normal(*module.p_z(u, leaf)).sample())
