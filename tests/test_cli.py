@@ -193,6 +193,31 @@ def test_map_writes_a_run_folder_of_the_query(lucidcell, fitted, simulated, tmp_
     assert lc.load(tmp_path / "mapped").schema.batch_categories == ("batch_0", "batch_1", "new")
 
 
+def test_labels_are_learned_from_one_file_and_given_to_another(lucidcell, simulated, tmp_path):
+    simulated.obs["known"] = ["?", *simulated.obs["cell_type"].astype(str)[1:]]
+    simulated.write_h5ad(tmp_path / "cells.h5ad")
+    (tmp_path / "tree.csv").write_text("child,parent\ntype_0,first\ntype_1,first\n")
+    answer = lucidcell(
+        "fit", tmp_path / "cells.h5ad", "--out", tmp_path / "run", "--model", "scanvi", "--batch-key", "batch",
+        "--labels-key", "known", "--unlabeled-category", "?", "--taxonomy", tmp_path / "tree.csv",
+        "--n-hidden", 8, "--n-latent", 2, "--max-epochs", 3, "--num-threads", 1,
+    )  # fmt: skip
+    assert answer.status == 0, answer.err
+    schema = json.loads((tmp_path / "run" / "model.json").read_text())["schema"]
+    assert (schema["labels_key"], schema["unlabeled_category"]) == ("known", "?")
+    assert dict(zip(schema["label_categories"], schema["label_parents"], strict=True))["first"] == -1
+    assert "Annotation" in (tmp_path / "run" / "report.html").read_text()
+    del simulated.obs["known"]
+    simulated[:40].copy().write_h5ad(tmp_path / "query.h5ad")
+    answer = lucidcell("map", tmp_path / "run", tmp_path / "query.h5ad", "--out", tmp_path / "mapped")
+    assert answer.status == 0, answer.err
+    table = pd.read_csv(tmp_path / "mapped" / "tables" / "annotation.csv")
+    assert len(table) == 40
+    assert set(table["prediction"]) <= {"type_0", "type_1", "type_2"}
+    assert set(table["prediction_level_0"]) <= {"first", "type_2"}
+    assert table["confidence"].between(1 / 3 - 1e-6, 1).all()
+
+
 def test_report_can_be_written_again_with_a_title(lucidcell, fitted):
     answer = lucidcell("report", fitted, "--title", "Blood of <b>donors</b>")
     assert answer.status == 0, answer.err
@@ -229,6 +254,23 @@ def test_evaluate_prints_and_writes_the_scores(lucidcell, simulated, tmp_path):
     assert list(written.columns) == list(table.columns)
     assert f"{table.at['X_b', 'total']:.3f}" in answer.out
     assert "batch correction" in (tmp_path / "scores.svg").read_text()
+
+
+def test_de_writes_the_table_of_the_method(lucidcell, fitted, simulated, data, tmp_path):
+    out = tmp_path / "genes.csv"
+    groups = ("--groupby", "cell_type", "--group1", "type_0", "--group1", "type_2", "--group2", "type_1")
+    answer = lucidcell("de", fitted, data, *groups, "--delta", 0.1, "--fdr", 0.2, "--seed", 3, "--out", out)
+    assert answer.status == 0, answer.err
+    table = lc.load(fitted).differential_expression(
+        simulated, groupby="cell_type", group1=["type_0", "type_2"], group2="type_1", delta=0.1, fdr=0.2, seed=3
+    )
+    pd.testing.assert_frame_equal(pd.read_csv(out, index_col="gene", float_precision="round_trip"), table)
+    first = table[table["group1"] == "type_2"].index[:10]
+    assert f"type_2 vs type_1: {', '.join(first)}" in answer.out
+    answer = lucidcell(
+        "de", fitted, data, "--groupby", "batch", "--group1", "batch_0", "--mode", "vanilla", "--out", out
+    )
+    assert_one_line(answer, "no batch has both")
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------
@@ -292,6 +334,25 @@ def test_one_mistake_in_each_option_of_evaluate(lucidcell, simulated, tmp_path, 
     keys = [] if "--embedding" in arguments else ["--embedding", "X_a"]
     answer = lucidcell("evaluate", tmp_path / "cells.h5ad", "--batch-key", "batch", *keys, *arguments)
     assert_one_line(answer, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--groupby", "celltype"], "did you mean 'cell_type'"),
+        (["--group1", "type_9"], "group1='type_9' does not occur"),
+        (["--group2", "type_9"], "group2='type_9' does not occur"),
+        (["--mode", "wilcoxon"], "mode is 'wilcoxon'"),
+        (["--delta", "-1"], "delta is -1.0"),
+        (["--fdr", "2"], "fdr is 2.0"),
+        (["--out", "nowhere/genes.csv"], "the folder nowhere does not exist"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_one_mistake_in_each_option_of_de(lucidcell, fitted, data, tmp_path, arguments, said):
+    out = [] if "--out" in arguments else ["--out", tmp_path / "genes.csv"]
+    assert_one_line(lucidcell("de", fitted, data, *out, *arguments), said)
+    assert not (tmp_path / "genes.csv").exists()
 
 
 @pytest.mark.parametrize(

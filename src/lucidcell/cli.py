@@ -225,6 +225,33 @@ def evaluate(
         figure.savefig(plot, dpi=200)
 
 
+@app.command("de")
+def differential_expression(
+    run: RunFolder,
+    data: DataPath,
+    out: Annotated[Path, typer.Option(help="CSV file to write.")],
+    groupby: Annotated[str | None, typer.Option(help="Column of obs with the groups; by default the labels.")] = None,
+    group1: Annotated[list[str] | None, typer.Option(help="Group; may be repeated; by default all.")] = None,
+    group2: Annotated[str | None, typer.Option(help="What it is compared with; by default all other cells.")] = None,
+    mode: Annotated[str, typer.Option(help="change or vanilla.")] = "change",
+    delta: Annotated[float, typer.Option(help="Smallest log2 fold change that counts.")] = 0.25,
+    fdr: Annotated[float, typer.Option(help="Expected share of wrong genes among those found.")] = 0.05,
+    seed: Seed = 0,
+) -> None:
+    """Find the genes that differ between groups of cells, and write them as a table."""
+    import lucidcell as lc
+
+    if not out.parent.is_dir():
+        raise FileError(f"{out} cannot be written: the folder {out.parent} does not exist.")
+    adata = read(data)
+    table = lc.load(run).differential_expression(
+        adata, groupby=groupby, group1=group1, group2=group2, mode=mode, delta=delta, fdr=fdr, seed=seed
+    )
+    table.to_csv(out)
+    for name, rows in table.groupby("comparison", sort=False):
+        typer.echo(f"{name}: {', '.join(map(str, rows.index[:10]))}")
+
+
 @app.command()
 def demo(out: Out = Path("runs/demo"), seed: Seed = 0) -> None:
     """Train SCVI on 2,638 blood cells (10x Genomics, shipped with the package) and write its report."""

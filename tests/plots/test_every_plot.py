@@ -19,6 +19,7 @@ NAMES = [
     "training_curves", "kl_curve", "embedding", "numbers", "factor_panel", "factor_shares", "loadings_bars",
     "label_means", "reconstruction", "predictive_check", "heatmap", "confusion_matrix", "calibration_curve",
     "taxonomy_levels", "integration", "evaluation",
+    "volcano", "marker_dots",
 ]  # fmt: skip
 IN_A_FIGURE = ("factor_panel", "integration")  # which they fill
 TWO_PANELS = ("factor_shares", "predictive_check", "calibration_curve")
@@ -31,6 +32,8 @@ def draw(history, genes, loadings, factors, rng):
     groups = rng.choice(["T", "B"], 80)
     bins = pd.DataFrame({"probabilities": "raw", "lower": [0, 0.5], "upper": [0.5, 1], "n_cells": [3, 9]})
     bins = bins.assign(confidence=[0.4, 0.8], accuracy=[0.5, 0.7])
+    changes = {"lfc_mean": z["Z1"], "lfc_sure": z["Z1"].abs(), "bayes_factor": z["Z2"], "is_de": z["Z3"] > 0}
+    changes |= {"group1": "T", "group2": "B", "raw_normalized_mean1": 1.0, "non_zeros_proportion1": 0.5}
     nodes = pd.DataFrame({"node": ["B", "T"], "parent": "", "level": "type", "n_cells": [3, 4], "confidence": 0.9})
 
     def drawn(name: str, figure: Figure | None) -> list:
@@ -52,6 +55,8 @@ def draw(history, genes, loadings, factors, rng):
             "calibration_curve": lambda: plots.calibration_curve(bins, axes=two),
             "taxonomy_levels": lambda: plots.taxonomy_levels(nodes, ax=ax),
             "evaluation": lambda: plots.evaluation(z.head(4).abs(), ax=ax),
+            "volcano": lambda: plots.volcano(pd.DataFrame(changes), ax=ax),
+            "marker_dots": lambda: plots.marker_dots(pd.DataFrame(changes).head(3), ax=ax),
             "integration": lambda: plots.integration(xy, -xy, pd.Categorical(groups), figure=figure),
         }[name]()
         if ax is not None:

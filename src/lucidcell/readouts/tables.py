@@ -9,7 +9,9 @@ import pandas as pd
 
 from lucidcell.errors import DataError
 from lucidcell.maths.sampling import some_rows
+from lucidcell.readouts.groups import groups_of
 from lucidcell.readouts.latent import latent_distribution
+from lucidcell.readouts.markers import markers
 from lucidcell.readouts.predictive_check import predictive_check
 from lucidcell.readouts.uncorrected import uncorrected
 
@@ -22,7 +24,10 @@ MOST_CHECKED_CELLS = 5000
 
 
 def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
-    """Tables of the model's own cells, by file name: cells, latent, loadings, factors, genes, and maybe uncorrected."""
+    """Tables of the model's own cells, by file name: cells, latent, loadings, factors and genes.
+
+    With several batches also uncorrected, with several labels markers.
+    """
     cells = model.cells_of(None)
     mu, variance = latent_distribution(model, None, None, None)
     latent = pd.DataFrame(model.get_latent_representation(), columns=model.factor_names)
@@ -33,7 +38,10 @@ def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
         "factors": _factor_table(model, mu, variance),
         "genes": _with_index(predictive_check(model, indices=some_rows(len(cells), MOST_CHECKED_CELLS))),
     }
-    return tables | ({"uncorrected": uncorrected(cells)} if cells.schema.n_batches > 1 else {})
+    if cells.schema.n_batches > 1:
+        tables["uncorrected"] = uncorrected(cells)
+    found = None if cells.schema.labels_key is None else markers(model, groups_of(cells, None, None))
+    return tables if found is None else tables | {"markers": found}
 
 
 def _with_index(table: pd.DataFrame) -> pd.DataFrame:
