@@ -113,7 +113,7 @@ def quiet_scvi():
     import scvi
 
     warnings.filterwarnings("ignore")
-    for logger in ("scvi", "lightning"):
+    for logger in ("scvi", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     return scvi
 
