@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import lucidcell as lc
+from lucidcell.models.base import Model
 from lucidcell.models.keywords import OURS
 
 ROOT = Path(__file__).parents[1]
@@ -65,9 +66,10 @@ def defaults(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
             yield name, parameter.default
 
 
-def test_every_option_of_scvi_is_explained_with_its_default() -> None:
-    page = read("scvi.md")
-    written = {name: f'("{value}")' if isinstance(value, str) else f"({value})" for name, value in defaults(lc.SCVI)}
+@pytest.mark.parametrize("model", [lc.SCVI, lc.SCANVI])
+def test_every_option_of_a_model_is_explained_with_its_default(model: type[Model]) -> None:
+    page = read(f"{model.name}.md")
+    written = {name: f'("{value}")' if isinstance(value, str) else f"({value})" for name, value in defaults(model)}
     assert [name for name, default in written.items() if f"`{name}` {default}" not in page] == []
 
 
