@@ -16,9 +16,9 @@ from lucidcell.cells.simulate import simulate_counts
 from lucidcell.errors import DataError, SettingError
 from lucidcell.models.scvi import SCVI
 from lucidcell.readouts import effect_sizes, scale_samples
-from lucidcell.readouts.count_corrections import correction, moments
+from lucidcell.readouts.count_corrections import PRIOR_COUNT, correction, moments
 from lucidcell.readouts.groups import Comparison
-from lucidcell.readouts.scale_samples import Batches, draw, expression_blocks, shared_batches
+from lucidcell.readouts.scale_samples import Batches, PosteriorOfCells, draw, expression_blocks, shared_batches
 
 TWO = {"group1": "type_0", "group2": "type_1"}
 FEW = {"n_samples_overall": 60}
@@ -29,7 +29,7 @@ def draws(trained):
     """50 draws of each of two types, and their expression (2, S, N, G) decoded in both batches."""
     model = trained()
     rows = [np.flatnonzero(model.cells.label == code) for code in (0, 1)]
-    found = [draw(model, model.cells, one, model.cells.label, 50, 0, None) for one in rows]
+    found = [draw(model.cells, one, 50, 0, PosteriorOfCells(model)) for one in rows]
     expression = []
     with torch.no_grad():
         for one in found:
@@ -45,7 +45,7 @@ def draws(trained):
 def test_draws_have_the_law_of_the_posterior(trained):
     model = trained()
     rows = np.array([3, 50])
-    one = draw(model, model.cells, rows, model.cells.label, 20_000, 0, None)
+    one = draw(model.cells, rows, 20_000, 0, PosteriorOfCells(model))
     mu, variance = model.get_latent_representation(indices=rows, return_dist=True)
     for i, row in enumerate(rows):
         z = one.z[one.rows == row].numpy()
@@ -58,7 +58,7 @@ def test_draws_have_the_law_of_the_posterior(trained):
 def test_every_cell_is_drawn_equally_often(trained, n, often):
     model = trained()
     rows = np.flatnonzero(model.cells.label == 0)
-    one = draw(model, model.cells, rows, model.cells.label, n, 0, None)
+    one = draw(model.cells, rows, n, 0, PosteriorOfCells(model))
     counts = np.bincount(one.rows, minlength=120)
     assert counts.sum() == n
     assert set(counts[rows]) == often
@@ -211,7 +211,7 @@ def test_counts_put_a_wrong_decoder_right(trained):
     """Multiply what a gene's decoder says by 4 in every cell: the correction takes it back."""
     model = trained(gene_likelihood="poisson")
     rows = np.flatnonzero(model.cells.label == 0)
-    one = draw(model, model.cells, rows, model.cells.label, 40, 0, None)
+    one = draw(model.cells, rows, 40, 0, PosteriorOfCells(model))
     before = correction(model, one)
     bias = model.vae.rho.bias.data
     kept = bias.clone()
@@ -222,8 +222,9 @@ def test_counts_put_a_wrong_decoder_right(trained):
         bias.copy_(kept)
     share = model.get_normalized_expression(indices=rows)["gene_7"].mean()
     fourfold = 4 * share / (1 + 3 * share)  # the softmax renormalises
-    np.testing.assert_allclose(after.shape[7] - 1, before.shape[7] - 1, rtol=1e-5)  # counts are counts
-    np.testing.assert_allclose((after.rate[7] - 1) / (before.rate[7] - 1), fourfold / share, rtol=0.02)
+    np.testing.assert_allclose(after.shape[7], before.shape[7], rtol=1e-5)  # counts are counts
+    expected = [one.rate[7] - PRIOR_COUNT for one in (after, before)]
+    np.testing.assert_allclose(expected[0] / expected[1], fourfold / share, rtol=0.02)
     factors = before.draw(slice(0, 50), 4000, np.random.default_rng(0))
     np.testing.assert_allclose(factors.mean(0), before.shape / before.rate, rtol=0.12)
 
@@ -231,12 +232,12 @@ def test_counts_put_a_wrong_decoder_right(trained):
 def test_poisson_corrections_are_observed_over_expected_counts(trained):
     model = trained(gene_likelihood="poisson")
     rows = np.flatnonzero(model.cells.label == 0)
-    one = draw(model, model.cells, rows, model.cells.label, 400, 0, None)  # ten draws of each cell count as one
+    one = draw(model.cells, rows, 400, 0, PosteriorOfCells(model))  # ten draws of each cell count as one
     found = correction(model, one)
     counts = model.cells.take(rows).counts.dense().numpy()
-    np.testing.assert_allclose(found.shape - 1, counts.sum(0), rtol=1e-4)
+    np.testing.assert_allclose(found.shape - PRIOR_COUNT, counts.sum(0), rtol=1e-4)
     expected = model.get_normalized_expression(indices=rows, library_size="latent", n_samples=200).sum()
-    np.testing.assert_allclose(found.rate - 1, expected, rtol=0.04)
+    np.testing.assert_allclose(found.rate - PRIOR_COUNT, expected, rtol=0.04)
 
 
 # --- what is made of them -----------------------------------------------------------------------------------------
@@ -320,6 +321,8 @@ def test_group_against_rest_is_the_comparison_with_the_mask(trained, simulated):
         ({"n_samples_overall": 1}, "n_samples_overall is 1"),
         ({"pseudocounts": 0.0}, "pseudocounts is 0.0"),
         ({"pseudocounts": 1.0}, "pseudocounts is 1.0"),
+        ({"scanvi_latent": "posterior"}, "scanvi_latent is 'posterior'"),
+        ({"scanvi_latent": "prior"}, "scanvi_latent='prior' is for SCANVI.*SCVI has none"),
         ({"mode": "vanilla", "pairs": True}, "pairs=True is for mode='change'"),
         ({"batch_average": "probability"}, "batch_average='probability' is for mode='vanilla'"),
         ({"delta": 0.0, "pairs": True}, "delta=0 asks"),

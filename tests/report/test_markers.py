@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from sections import blocks, texts
 
-from lucidcell.readouts.groups import groups_of
 from lucidcell.readouts.markers import COLUMNS, DRAWS, markers
 from lucidcell.report.blocks import Picture, Table
 from lucidcell.report.folder import Run
@@ -60,7 +59,7 @@ def test_many_labels_are_listed_and_not_drawn(make_run, table):
 
 def test_the_table_holds_the_first_genes_of_every_label_in_all_labels(trained):
     model = trained()
-    found = markers(model, groups_of(model.cells, None, None))
+    found = markers(model)
     whole = model.differential_expression(n_samples_overall=DRAWS)
     assert list(found.columns) == ["gene", "group1", "n_cells", "n_rising", *COLUMNS]
     genes = set(found["gene"])
@@ -81,5 +80,5 @@ def test_a_single_label_has_no_markers(simulated):
     simulated.obs["one"] = "all the same"
     model = SCVI(simulated, labels_key="one", n_hidden=8, n_latent=2)
     model.train(1, num_threads=1, progress=False)
-    assert markers(model, groups_of(model.cells, None, None)) is None
+    assert markers(model) is None
     assert "markers" not in model.tables()

@@ -25,6 +25,8 @@ from lucidcell.readouts import (
     predictive_check,
     tables,
 )
+from lucidcell.readouts.groups import groups_of
+from lucidcell.readouts.scale_samples import PosteriorOfCells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
     from lucidcell.cells.batch import Batch
     from lucidcell.models.scvi import Posterior, SCVIModule
-    from lucidcell.readouts.groups import GroupNames, Selection
+    from lucidcell.readouts.groups import GroupNames, Groups, Selection
+    from lucidcell.readouts.scale_samples import DrawZ
     from lucidcell.training.phases import Loss
 
 
@@ -293,6 +296,7 @@ class CountModel(Model):
         batch_weights: str = "empirical",
         n_samples_overall: int = 5000,
         pseudocounts: float | None = None,
+        scanvi_latent: str | None = None,
         seed: int = 0,
     ) -> pd.DataFrame:
         """Genes that differ between two groups of cells, by how much, and how sure that is.
@@ -302,8 +306,8 @@ class CountModel(Model):
         adata
             Cells to compare; the training data for None, of which the model keeps labels and batches only.
         groupby
-            Column of obs that sorts the cells into groups; the model's labels for None. Cells without a value are in
-            no group.
+            Column of obs that sorts the cells into groups; for None the model's labels, or those that it predicts.
+            Cells without a value are in no group.
         group1, group2
             Names of groups. Each of `group1` (a name, several, or None for all) is compared with `group2`, or with all
             other cells for None.
@@ -333,6 +337,10 @@ class CountModel(Model):
         pseudocounts
             Share of a cell's counts added to both means before the logarithm; by default 0.001 counts in a cell of
             median library size.
+        scanvi_latent
+            Of SCANVI, for groups that are its types: draw z from p(z | u, c) of the type c, with u from the posteriors
+            of its cells ("aggregate", the default for such groups) or from the prior ("prior"); or draw z from
+            q(z | x) of the "cells", as for all other groups and models.
         seed
             The same seed gives the same table.
 
@@ -367,11 +375,24 @@ class CountModel(Model):
         """
         settings = differential_expression.Settings(
             mode, delta, fdr, pairs, calibrate, batch_correction, batch_average, batch_weights, n_samples_overall,
-            pseudocounts, seed,
+            pseudocounts, scanvi_latent, seed,
         )  # fmt: skip
         return differential_expression.differential_expression(
             self, adata, groupby, group1, group2, idx1, idx2, settings
         )
+
+    def own_groups(self, adata: AnnData | None) -> Groups:
+        """Groups that `differential_expression` compares where no column is named: the labels."""
+        return groups_of(self.cells_of(adata), adata, None)
+
+    def law_of_z(self, scanvi_latent: str | None, groups: Groups | None) -> DrawZ:
+        """Law from which `differential_expression` draws z of cells in these groups: q(z | x)."""
+        if scanvi_latent not in (None, "cells"):
+            raise SettingError(
+                f"scanvi_latent={scanvi_latent!r} is for SCANVI, whose types have laws of z of their own; "
+                f"{type(self).__name__} has none: leave it out."
+            )
+        return PosteriorOfCells(self)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Read-outs for the run folder: cells, latent, loadings, factors, genes."""

@@ -63,7 +63,7 @@ from lucidcell.models.arguments import fraction, not_negative, one_of, whole_num
 from lucidcell.models.count_model import CountModel
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import SMALLEST_VARIANCE, Posterior, SCVIConfig, SCVIModule, Sizes
-from lucidcell.readouts import annotation, new_types
+from lucidcell.readouts import annotation, label_draws, new_types
 from lucidcell.readouts.annotation_tables import annotation_tables
 from lucidcell.training.phases import Loss, Phase, Turn
 from lucidcell.training.schedule import warm_up
@@ -73,6 +73,8 @@ if TYPE_CHECKING:
 
     from lucidcell.cells.read_taxonomy import TaxonomySource
     from lucidcell.models.scvi import SCVI
+    from lucidcell.readouts.groups import Groups
+    from lucidcell.readouts.scale_samples import DrawZ
 
 LIKELIEST = 8  # types that a sampled sum takes exactly
 SHARE_OF_SCVI = 0.6  # of the epochs of a model from scratch
@@ -632,6 +634,13 @@ class SCANVI(CountModel):
 
     def _after_training(self) -> None:
         self.calibration = annotation.calibrate_model(self)
+
+    def own_groups(self, adata: AnnData | None) -> Groups:
+        """Groups that `differential_expression` compares where no column is named: the predicted types."""
+        return label_draws.predicted_groups(self, adata)
+
+    def law_of_z(self, scanvi_latent: str | None, groups: Groups | None) -> DrawZ:
+        return label_draws.law_of_z(self, scanvi_latent, groups)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Read-outs for the run folder: those of SCVI, and annotation, posterior, taxonomy and new_types."""

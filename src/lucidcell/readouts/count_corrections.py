@@ -3,9 +3,9 @@
 The decoder is one set of weights, fitted to noisy counts; the posterior of z does not know how far its means are off.
 In group A let every expected count of gene g be off by one unknown factor F. With m_i = E[x_i] and v_i = Var[x_i] under
 the fitted likelihood and w_i = m_i / v_i, sum_i w_i (x_i - F m_i) = 0 is the quasi-likelihood equation of F (Wedderburn
-1974), and with a prior of mean 1 that is worth one count
+1974), and with a prior of mean 1 that is worth three counts
 
-    F ~ Gamma(shape = 1 + sum_i w_i x_i, rate = 1 + sum_i w_i m_i).
+    F ~ Gamma(shape = 3 + sum_i w_i x_i, rate = 3 + sum_i w_i m_i).
 
 Where the group has many counts, F follows them; where it has few, F stays near 1 and is as uncertain as they leave it.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lucidcell.readouts.scale_samples import Draws
 
 CELLS_AT_A_TIME = 256
-PRIOR_COUNT = 1.0
+PRIOR_COUNT = 3.0  # how many counts the decoder's word is worth
 
 
 class Correction(NamedTuple):

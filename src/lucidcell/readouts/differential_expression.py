@@ -41,6 +41,7 @@ CHOICES = {
     "mode": ("change", "vanilla"),
     "batch_average": ("expression", "probability"),
     "batch_weights": ("empirical", "uniform"),
+    "scanvi_latent": ("aggregate", "prior", "cells", None),
 }
 
 
@@ -58,12 +59,15 @@ class Settings:
     batch_weights: str = "empirical"
     n_samples_overall: int = 5000
     pseudocounts: float | None = None
+    scanvi_latent: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+                raise SettingError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(map(str, allowed))}."
+                )
         if not 0 < self.fdr < 1:
             raise SettingError(f"fdr is {self.fdr!r}; it must lie between 0 and 1.")
         if not 0 <= self.delta < np.inf:
@@ -106,57 +110,32 @@ def differential_expression(
     if idx1 is not None:
         if groupby is not None or group1 is not None or group2 is not None:
             raise SettingError("idx1 was given together with groupby, group1 or group2: give one or the other.")
-        return compare(model, cells, [by_selection(len(cells), adata, idx1, idx2)], settings)
+        law = model.law_of_z(settings.scanvi_latent, None)
+        return compare(model, cells, [by_selection(len(cells), adata, idx1, idx2)], settings, law)
     if idx2 is not None:
         raise SettingError("idx2 was given without idx1: give both, or idx1 alone to compare it with all other cells.")
-    groups = groups_of(cells, adata, groupby)
-    table = compare(model, cells, by_group(groups, group1, group2), settings)
+    groups = model.own_groups(adata) if groupby is None else groups_of(cells, adata, groupby)
+    law = model.law_of_z(settings.scanvi_latent, groups)
+    table = compare(model, cells, by_group(groups, group1, group2), settings, law)
     table.attrs["groupby"] = groups.key
     return table
 
 
 def compare(
-    model: CountModel,
-    cells: Cells,
-    comparisons: list[Comparison],
-    settings: Settings,
-    *,
-    labels: np.ndarray | None = None,
-    draw_z: DrawZ | None = None,
+    model: CountModel, cells: Cells, comparisons: list[Comparison], settings: Settings, draw_z: DrawZ
 ) -> pd.DataFrame:
-    """Table of several comparisons, one below the other.
-
-    Parameters
-    ----------
-    model, cells
-        The model, and n cells as it sees them.
-    comparisons
-        Who is compared with whom.
-    settings
-        What is tested, and how.
-    labels
-        Code of the label that each cell counts as, (n,), for `draw_z`; that of the cells by default.
-    draw_z
-        Law of z; q(z | x) of the cells by default.
-    """
-    codes = cells.label if labels is None else labels
-    tables = [_one_comparison(model, cells, one, settings, codes, draw_z) for one in comparisons]
-    table = pd.concat(tables)
+    """Table of several comparisons of cells, one below the other, at draws of z from the law `draw_z`."""
+    table = pd.concat([_one_comparison(model, cells, one, settings, draw_z) for one in comparisons])
     table.attrs = {"mode": settings.mode, "delta": settings.delta, "fdr": settings.fdr, "seed": settings.seed}
     return table
 
 
 def _one_comparison(
-    model: CountModel,
-    cells: Cells,
-    comparison: Comparison,
-    settings: Settings,
-    labels: np.ndarray,
-    draw_z: DrawZ | None,
+    model: CountModel, cells: Cells, comparison: Comparison, settings: Settings, draw_z: DrawZ
 ) -> pd.DataFrame:
     batches = shared_batches(cells, comparison, settings.batch_weights, settings.batch_correction)
     draws = [
-        draw(model, cells, rows, labels, settings.n_samples_overall, settings.seed, draw_z)
+        draw(cells, rows, settings.n_samples_overall, settings.seed, draw_z)
         for rows in (comparison.rows1, comparison.rows2)
     ]
     pseudocount = (

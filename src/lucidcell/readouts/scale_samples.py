@@ -32,13 +32,13 @@ BYTES_OF_EXPRESSION = 2**26  # decoded at once, for each group
 
 
 class DrawZ(Protocol):
-    """A law of z for the cells of a group; how label-conditional sampling plugs in.
+    """A law of z for each cell; how label-conditional sampling plugs in.
 
-    It is called with the cells, the positions `rows` (N,) of one cell for each draw (a cell may occur more than once),
-    the code of the label that each of them counts as (N,), and a generator, and returns z (N, D).
+    It is called with the cells, the positions `rows` (N,) of one cell for each draw (a cell may occur more than once)
+    and a generator, and returns z (N, D).
     """
 
-    def __call__(self, cells: Cells, rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Tensor: ...
+    def __call__(self, cells: Cells, rows: np.ndarray, rng: np.random.Generator) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -87,25 +87,22 @@ def shared_batches(cells: Cells, comparison: Comparison, weights: str, correct: 
     return Batches(tuple(int(s) for s in codes), tuple(float(w) for w in size / size.sum()))
 
 
-def draw(
-    model: CountModel, cells: Cells, rows: np.ndarray, labels: np.ndarray, n: int, seed: int, draw_z: DrawZ | None
-) -> Draws:
+def draw(cells: Cells, rows: np.ndarray, n: int, seed: int, draw_z: DrawZ) -> Draws:
     """Take `n` draws from a group: every cell equally often, or `n` of its cells once where it has more."""
     rng = np.random.default_rng([seed, int(rows[0]), 0])
     whole, remainder = divmod(n, len(rows))
     positions = np.concatenate([np.tile(np.arange(len(rows)), whole), rng.permutation(len(rows))[:remainder]])
     chosen = rows[rng.permutation(positions)]
-    law = PosteriorOfCells(model) if draw_z is None else draw_z
-    return Draws(cells, chosen, law(cells, chosen, labels[chosen], rng), min(n, len(rows)), int(rows[0]))
+    return Draws(cells, chosen, draw_z(cells, chosen, rng), min(n, len(rows)), int(rows[0]))
 
 
 @dataclass(frozen=True)
 class PosteriorOfCells:
-    """z_i ~ q(z | x_i), whatever the label."""
+    """z_i ~ q(z | x_i); a `DrawZ`."""
 
     model: CountModel
 
-    def __call__(self, cells: Cells, rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def __call__(self, cells: Cells, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         return self.model.vae.link(draw_posterior(self.model, cells, rows, rng))
 
 

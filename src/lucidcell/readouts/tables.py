@@ -9,7 +9,6 @@ import pandas as pd
 
 from lucidcell.errors import DataError
 from lucidcell.maths.sampling import some_rows
-from lucidcell.readouts.groups import groups_of
 from lucidcell.readouts.latent import latent_distribution
 from lucidcell.readouts.markers import markers
 from lucidcell.readouts.predictive_check import predictive_check
@@ -40,7 +39,7 @@ def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
     }
     if cells.schema.n_batches > 1:
         tables["uncorrected"] = uncorrected(cells)
-    found = None if cells.schema.labels_key is None else markers(model, groups_of(cells, None, None))
+    found = markers(model)
     return tables if found is None else tables | {"markers": found}
 
 
