@@ -22,6 +22,7 @@ from battery import (
     killing,
     weights,
 )
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal
 from torch.distributions.kl import kl_divergence as kl
@@ -360,7 +361,7 @@ def test_the_turn_sees_labelled_training_cells_only(partly: ad.AnnData) -> None:
     with patch.object(SCANVIModule, "cross_entropy", watch):
         model.train(**(TRAINING | {"max_epochs": 2, "batch_size": 500}))
     labels = model.cells.label[model.train_indices]
-    assert len(seen) == model.config.classifier_epochs
+    assert len(seen) == model.config.classifier_steps, "one batch holds them all"
     for one in seen:
         np.testing.assert_array_equal(np.bincount(one), np.bincount(labels[labels >= 0]))
 
@@ -417,8 +418,10 @@ def test_planted_types_are_found_from_few_labels() -> None:
     adata.obs["known"] = np.where(order < 8, truth, "?")
     model = lc.SCANVI(adata, batch_key="batch", labels_key="known", unlabeled_category="?", n_hidden=64, n_latent=6)
     model.train(40, num_threads=1, progress=False)
-    hidden = adata.obs["known"] == "?"
-    assert (model.predict().to_numpy() == truth)[hidden].mean() > 0.85, "chance is a quarter"
+    hidden = (adata.obs["known"] == "?").to_numpy()
+    programs = adata.obsm["programs"]  # types overlap: what the truth itself tells, all labels known
+    best = LogisticRegression(max_iter=1000).fit(programs[hidden], truth[hidden]).score(programs[hidden], truth[hidden])
+    assert (model.predict().to_numpy() == truth)[hidden].mean() > best - 0.1
 
 
 # --- from a trained SCVI ----------------------------------------------------------------------------------------------
@@ -508,7 +511,7 @@ def test_a_query_gets_types_and_its_own_labels_do_not_matter(partly: ad.AnnData)
         ({"training": "once"}, "training is 'once'; it must be one of alternate, joint, both"),
         ({"label_sum": "all"}, "label_sum is 'all'; it must be one of exact, sampled"),
         ({"n_unobserved_types": -1}, "n_unobserved_types is -1; it must be a whole number of at least 0"),
-        ({"classifier_epochs": 0}, "classifier_epochs is 0"),
+        ({"classifier_steps": 0}, "classifier_steps is 0"),
         ({"classifier_layers": 1.5}, "classifier_layers is 1.5"),
         ({"classifier_dropout": 1}, "classifier_dropout is 1; it must be at least 0 and below 1"),
         ({"classification_ratio": -2}, "classification_ratio is -2; it must be a number of at least 0"),

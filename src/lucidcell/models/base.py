@@ -40,6 +40,7 @@ class Model:
     """What every model shares. A subclass gives `name`, `config` and `module`, and its own read-outs."""
 
     name: ClassVar[str]  # key of what `write` leaves in an AnnData
+    share_of_epochs: float = 1.0  # of the default number; less for a model that starts from another one
 
     config: Any
     module: nn.Module
@@ -123,7 +124,7 @@ class Model:
         settings = Settings(
             max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
             gradient_clip,
-        ).resolve(len(cells))  # fmt: skip
+        ).resolve(len(cells), self.share_of_epochs)  # fmt: skip
         if resume and checkpoint_dir is None:
             raise SettingError("resume=True needs checkpoint_dir, the folder with the checkpoint to go on from.")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)

@@ -66,7 +66,6 @@ from lucidcell.models.scvi import SMALLEST_VARIANCE, Posterior, SCVIConfig, SCVI
 from lucidcell.readouts import annotation, label_draws, new_types
 from lucidcell.readouts.annotation_tables import annotation_tables
 from lucidcell.training.phases import Loss, Phase, Turn
-from lucidcell.training.schedule import warm_up
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -78,6 +77,7 @@ if TYPE_CHECKING:
 
 LIKELIEST = 8  # types that a sampled sum takes exactly
 SHARE_OF_SCVI = 0.6  # of the epochs of a model from scratch
+LOOK_FROM = 0.5  # fraction of the phase: the high rate at its start first undoes some of what scVI has learned
 CHOICES = {
     "elbo": ("paper", "marginal"),
     "training": ("alternate", "joint", "both"),
@@ -94,7 +94,7 @@ class SCANVIConfig(SCVIConfig):
     training: str = "alternate"
     label_sum: str = "exact"
     classification_ratio: float = 50.0
-    classifier_epochs: int = 10
+    classifier_steps: int = 100
     classifier_hidden: int = 128
     classifier_layers: int = 1
     classifier_dropout: float = 0.1
@@ -105,7 +105,7 @@ class SCANVIConfig(SCVIConfig):
         super().__post_init__()
         for name, allowed in CHOICES.items():
             one_of(self, name, allowed)
-        for name in ("classifier_epochs", "classifier_hidden", "label_hidden"):
+        for name in ("classifier_steps", "classifier_hidden", "label_hidden"):
             whole_number(self, name)
         for name in ("n_unobserved_types", "classifier_layers"):
             whole_number(self, name, smallest=0)
@@ -237,24 +237,18 @@ class SCANVIModule(nn.Module):
     # --- objective ---
 
     def loss(self, batch: Batch, progress: float) -> Loss:
-        """Negative bound of a batch; the warm-up weighs the divergences of u and c."""
+        """Negative bound of a batch, at full weight: scVI's warm-up is over when this phase begins."""
         x, covariates = self.vae.encoder_inputs(batch)
         drawn = self.vae.draw_z(x, covariates)
         log_library, kl_library = self.vae.draw_library(x, covariates, batch)
         likelihood = self.vae.log_likelihood(batch, self.vae.link(drawn.z), log_library)
         terms = self.label_terms(drawn.z, drawn.log_q, self.visible(batch.label))
-        of_z, of_others = terms.z.sum(), terms.u.sum() + terms.c.sum()
-        weight = warm_up(progress, self.warmup)
-        cells, kl = of_z + weight * of_others - likelihood.total, of_z + of_others
+        kl = terms.total.sum()
+        cells = kl - likelihood.total
         if kl_library is not None:
             cells, kl = cells + kl_library.sum(), kl + kl_library.sum()
         found = {"reconstruction": -likelihood.total.detach(), "kl": kl.detach()}
         return Loss(cells, batch.n_cells, found, self.joint_terms(drawn.z, batch.label))
-
-    @property
-    def warmup(self) -> float:
-        """Fraction of the phase on this bound over which the weight of the divergences grows to 1."""
-        return 0.0
 
     def joint_terms(self, z: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Algorithm 1's cross-entropy of the labelled cells of a batch, if it is used and there are any."""
@@ -277,14 +271,14 @@ class SCANVIModule(nn.Module):
             inputs=lambda batch: (self.vae.encode(batch).mu, batch.label),
             loss=self.cross_entropy,
             parameters=of_classifier,
-            epochs=config.classifier_epochs,
+            steps=config.classifier_steps,
         )
         scanvi = Phase(
             "scanvi",
             self.loss,
             [parameter for parameter in self.parameters() if id(parameter) not in alone],
             share=1 - SHARE_OF_SCVI,
-            warmup=self.warmup,
+            warmup=LOOK_FROM,
             turn=None if config.training == "joint" else turn,
         )
         if config.from_scvi:
@@ -321,8 +315,8 @@ class SCANVI(CountModel):
         Weight of the cross-entropy in "joint" and "both".
     label_sum
         "exact", or "sampled" for many types: the 8 likeliest and one draw from the others.
-    classifier_epochs
-        Passes of the classifier over the labelled cells after each epoch.
+    classifier_steps
+        Steps of the classifier after each epoch; passes over few labelled cells have few steps, and are more.
     classifier_hidden, classifier_layers, classifier_dropout
         Width, depth (0 for a linear one) and dropout of the classifier.
     label_hidden
@@ -368,7 +362,7 @@ class SCANVI(CountModel):
         training: str = "alternate",
         classification_ratio: float = 50.0,
         label_sum: str = "exact",
-        classifier_epochs: int = 10,
+        classifier_steps: int = 100,
         classifier_hidden: int = 128,
         classifier_layers: int = 1,
         classifier_dropout: float = 0.1,
@@ -379,7 +373,7 @@ class SCANVI(CountModel):
         config = SCANVIConfig(
             n_hidden, n_latent, n_layers, dropout_rate, gene_likelihood, dispersion, latent_distribution,
             use_observed_lib_size, encode_covariates, kl_warmup, n_unobserved_types, elbo, training, label_sum,
-            classification_ratio, classifier_epochs, classifier_hidden, classifier_layers, classifier_dropout,
+            classification_ratio, classifier_steps, classifier_hidden, classifier_layers, classifier_dropout,
             label_hidden,
         )  # fmt: skip
         if labels_key is None:
@@ -414,7 +408,7 @@ class SCANVI(CountModel):
         training: str = "alternate",
         classification_ratio: float = 50.0,
         label_sum: str = "exact",
-        classifier_epochs: int = 10,
+        classifier_steps: int = 100,
         classifier_hidden: int = 128,
         classifier_layers: int = 1,
         classifier_dropout: float = 0.1,
@@ -430,7 +424,7 @@ class SCANVI(CountModel):
             As in `SCANVI`. Without `labels_key`, the labels that the SCVI was given.
         adata
             Cells with the labels; for None the SCVI's own, which must have been given the column `labels_key`.
-        n_unobserved_types, elbo, training, classification_ratio, label_sum, classifier_epochs, classifier_hidden, \
+        n_unobserved_types, elbo, training, classification_ratio, label_sum, classifier_steps, classifier_hidden, \
         classifier_layers, classifier_dropout, label_hidden
             As in `SCANVI`.
 
@@ -449,7 +443,7 @@ class SCANVI(CountModel):
             training=training,
             label_sum=label_sum,
             classification_ratio=classification_ratio,
-            classifier_epochs=classifier_epochs,
+            classifier_steps=classifier_steps,
             classifier_hidden=classifier_hidden,
             classifier_layers=classifier_layers,
             classifier_dropout=classifier_dropout,
@@ -492,6 +486,7 @@ class SCANVI(CountModel):
                 "needs none."
             )
         self.start = start
+        self.share_of_epochs = 1 - SHARE_OF_SCVI if config.from_scvi else 1.0
         with torch.random.fork_rng(devices=[]):
             self._start(config, _module(config, cells.schema), cells.schema, cells)
 

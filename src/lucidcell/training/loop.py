@@ -374,7 +374,7 @@ def _identity(module: nn.Module, phases: list[Phase], cells: Cells, settings: Se
     for array in (cells.library, cells.batch, cells.label, cells.covariates):
         data = zlib.crc32(array.tobytes(), data)
     weights = [(name, list(value.shape)) for name, value in module.state_dict().items()]
-    course = [(one.name, one.share, one.warmup, one.turn and one.turn.epochs) for one in phases]
+    course = [(one.name, one.share, one.warmup, one.turn and one.turn.steps) for one in phases]
     structure = zlib.crc32(repr((weights, course)).encode())
     checksums = {"checksum of the data": data, "checksum of the structure": structure}
     return asdict(settings) | {"n_cells": len(cells)} | checksums

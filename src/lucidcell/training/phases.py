@@ -38,7 +38,7 @@ class Turn:
     inputs: Callable[[Batch], tuple[Tensor, ...]]  # of some of them, computed without gradients
     loss: Callable[..., Tensor]  # of inputs: their mean loss
     parameters: Sequence[nn.Parameter]
-    epochs: int  # passes
+    steps: int  # about as many, in whole passes and one at least
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,10 @@ class Settings:
     precision: str = "auto"
     gradient_clip: float | None = None
 
-    def resolve(self, n_cells: int) -> Settings:
+    def resolve(self, n_cells: int, share: float = 1.0) -> Settings:
         """The same with every default filled in for a data set of `n_cells`.
+
+        `share` is that of the default number of epochs that a model takes which does not start from nothing.
 
         Raises
         ------
@@ -48,7 +50,7 @@ class Settings:
         resolved = replace(
             self,
             batch_size=batch_size,
-            max_epochs=self.max_epochs if self.max_epochs is not None else default_epochs(n_train),
+            max_epochs=self.max_epochs if self.max_epochs is not None else round(share * default_epochs(n_train)),
             learning_rate=self.learning_rate if self.learning_rate is not None else default_learning_rate(batch_size),
             device=device,
             num_threads=self.num_threads if self.num_threads is not None else threads.available_cores(),

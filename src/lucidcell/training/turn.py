@@ -44,13 +44,14 @@ def pass_over(
     """
     n, rng, total = len(inputs[0]), np.random.default_rng(seed), 0.0
     batch_size = max(batch_size, -(-n // MOST_STEPS))
-    for epoch in range(turn.epochs):
+    n_passes = max(1, round(turn.steps / -(-n // batch_size)))
+    for k in range(n_passes):
         for chosen in torch.from_numpy(rng.permutation(n)).to(inputs[0].device).split(batch_size):
             loss = turn.loss(*(values[chosen] for values in inputs))
             loss.backward()
             optimizer.step(learning_rate)
             optimizer.clear_gradients()
-            if epoch == turn.epochs - 1:
+            if k == n_passes - 1:
                 total += loss.item() * len(chosen)
     if not np.isfinite(total):
         raise TrainingError(
