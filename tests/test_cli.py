@@ -196,7 +196,7 @@ def test_map_writes_a_run_folder_of_the_query(lucidcell, fitted, simulated, tmp_
 def test_labels_are_learned_from_one_file_and_given_to_another(lucidcell, simulated, tmp_path):
     simulated.obs["known"] = ["?", *simulated.obs["cell_type"].astype(str)[1:]]
     simulated.write_h5ad(tmp_path / "cells.h5ad")
-    (tmp_path / "tree.csv").write_text("child,parent\ntype_0,first\ntype_1,first\n")
+    (tmp_path / "tree.csv").write_text("child,parent\ntype_0,first\ntype_1,first\ntype_2,\n")
     answer = lucidcell(
         "fit", tmp_path / "cells.h5ad", "--out", tmp_path / "run", "--model", "scanvi", "--batch-key", "batch",
         "--labels-key", "known", "--unlabeled-category", "?", "--taxonomy", tmp_path / "tree.csv",

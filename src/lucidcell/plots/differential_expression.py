@@ -97,7 +97,7 @@ def marker_dots(table: pd.DataFrame, *, n_genes: int = 3, ax: Axes | None = None
         by_group[column].unstack().reindex(index=genes, columns=groups).to_numpy(float)
         for column in ("raw_normalized_mean1", "non_zeros_proportion1")
     )
-    highest = np.nanmax(means, axis=1, keepdims=True)
+    highest = np.fmax.reduce(means, axis=1, keepdims=True)
     row, column = np.indices(means.shape)
     with style():
         ax = axes_or_new(ax, marker_dots_size(len(genes), len(groups)))
