@@ -180,4 +180,21 @@ def outcome_of_pbmc3k(names: dict[str, Any], folder: Path) -> None:
     assert (folder / "runs/pbmc3k/report.html").stat().st_size > 50_000
 
 
-OUTCOMES: dict[str, Callable[[dict[str, Any], Path], None]] = {"pbmc3k": outcome_of_pbmc3k}
+def outcome_of_annotation(names: dict[str, Any], folder: Path) -> None:
+    assert names["seed_precision"] > 0.85
+    assert names["accuracy"] > 0.7
+    assert names["model"].calibration.declined is not None
+    share, right = names["named_share"], names["named_accuracy"]
+    assert share[0.0] == 1 > share[0.7] > share[0.9] > 0.3
+    assert right[0.9] > right[0.7] > right[0.0]
+    assert names["found"].declined is None
+    assert names["coarse_accuracy"] > 0.95
+    assert names["fine_accuracy"] > 0.75
+    assert list(names["mixing"].index[names["mixing"]["suspicious"]]) == ["B"]
+    assert "scanvi_prediction" in names["both"].obs
+
+
+OUTCOMES: dict[str, Callable[[dict[str, Any], Path], None]] = {
+    "annotation": outcome_of_annotation,
+    "pbmc3k": outcome_of_pbmc3k,
+}

@@ -186,6 +186,9 @@ def test_confounded_batches_and_labels_are_a_warning(adata: ad.AnnData) -> None:
     assert any("labels occurs in one batch only" in warning for warning in record.warnings)
     other = Cells.from_anndata(adata, batch_key="donor", labels_key="cell_type").record
     assert other.warnings == []
+    adata.obs["given"] = adata.obs["cell_type"].where(adata.obs["donor"] == "d1", "Unknown")
+    given = Cells.from_anndata(adata, batch_key="donor", labels_key="given", unlabeled_category="Unknown").record
+    assert given.warnings == []  # labels of one batch for the others
 
 
 def test_the_unlabelled_category_is_no_label(adata: ad.AnnData) -> None:

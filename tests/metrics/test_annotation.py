@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.metrics as sk
 
@@ -99,6 +100,19 @@ def test_calibration_ends(rng):
     empty = reliability_table(truth, truth, np.ones(40_000))
     assert empty["n_cells"].tolist() == [0] * 14 + [40_000]
     assert empty["accuracy"].isna().sum() == 14
+
+
+def test_a_weight_counts_as_repeated_cells(rng):
+    truth, predicted = rng.choice(["a", "b"], 60), rng.choice(["a", "b"], 60)
+    confidence, weights = rng.uniform(0.5, 1, 60), rng.integers(1, 4, 60)
+    repeated = [np.repeat(values, weights) for values in (truth, predicted, confidence)]
+    weighted, plain = reliability_table(truth, predicted, confidence, weights=weights), reliability_table(*repeated)
+    pd.testing.assert_frame_equal(weighted.drop(columns="n_cells"), plain.drop(columns="n_cells"))
+    assert expected_calibration_error(truth, predicted, confidence, weights=weights) == pytest.approx(
+        expected_calibration_error(*repeated)
+    )
+    with pytest.raises(DataError, match="weights have shape"):
+        reliability_table(truth, predicted, confidence, weights=weights - 1)
 
 
 def test_a_confidence_on_a_boundary_falls_into_the_lower_bin():

@@ -17,7 +17,7 @@ import lucidcell as lc
 from lucidcell.cells.simulate import simulate_counts
 from lucidcell.errors import SettingError
 from lucidcell.readouts.annotation import label_log_probabilities
-from lucidcell.readouts.calibration import fit_temperature
+from lucidcell.readouts.calibration import fit_temperature, weights_of
 
 COARSE = {"type_0": "left", "type_1": "left", "type_2": "right", "type_3": "right"}
 TRAINING = {"max_epochs": 4, "batch_size": 64, "num_threads": 1, "progress": False}
@@ -52,7 +52,9 @@ def test_the_temperature_is_fitted_to_held_out_cells_with_a_finest_label(model: 
     labels = np.array([leaves[name] for name in cells.obs["fine"].iloc[rows]])
     assert model.calibration.n_cells == len(rows) > 50
     assert model.calibration.labels == "labelled cells that were held out"
-    expected = fit_temperature(label_log_probabilities(model, indices=rows), labels)
+    frequencies = np.exp(label_log_probabilities(model, indices=(cells.obs["coarse"] == "?").to_numpy())).mean(0)
+    weights = weights_of(labels, frequencies)
+    expected = fit_temperature(label_log_probabilities(model, indices=rows), labels, weights)
     assert model.calibration.temperature in (pytest.approx(expected), 1.0)
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from lucidcell.metrics import expected_calibration_error
-from lucidcell.readouts.calibration import FEWEST_CELLS, Calibration, calibrate, fit_temperature, tempered
+from lucidcell.readouts.calibration import FEWEST_CELLS, Calibration, calibrate, fit_temperature, tempered, weights_of
 
 NAMES = ["B", "NK", "T", "mono"]
 
@@ -91,6 +91,30 @@ def test_a_temperature_that_does_not_help_other_cells_is_not_used() -> None:
     used = [calibrate(*planted(60, 1.0, seed), NAMES, source="").temperature for seed in range(20)]
     assert used.count(1.0) > 10
     assert all(calibrate(*planted(60, 3.0, seed), NAMES, source="").temperature > 1.5 for seed in range(5))
+
+
+def test_labels_that_are_rarer_than_their_type_count_more() -> None:
+    """The classifier is much too sure of one type, which is one cell in ten, and of half of those with a label."""
+    population, labels = planted(20_000, 1.0, seed=4)
+    population = np.where((labels == 0)[:, None], tempered(population, 0.2), population)
+    rng = np.random.default_rng(0)
+    rare, common = np.flatnonzero(labels == 0), np.flatnonzero(labels > 0)
+    of_interest = np.concatenate([rng.choice(rare, 500), rng.choice(common, 4500)])
+    labelled = np.concatenate([rng.choice(rare, 400), rng.choice(common, 400)])
+    truth = fit_temperature(population[of_interest], labels[of_interest])
+    frequencies = np.bincount(labels[of_interest], minlength=len(NAMES)) / len(of_interest)
+    weights = weights_of(labels[labelled], frequencies)
+    found = [calibrate(population[labelled], labels[labelled], NAMES, source="", weights=w) for w in (weights, None)]
+    assert abs(found[0].temperature - truth) < 0.5 * abs(found[1].temperature - truth)
+    after = error(tempered(population[of_interest], found[0].temperature), labels[of_interest])
+    assert found[0].error_after == pytest.approx(after, abs=0.04)
+
+
+def test_weights_give_types_their_frequencies() -> None:
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    weights = weights_of(labels, np.array([0.2, 0.5, 0.3, 0.1]))
+    assert weights.mean() == pytest.approx(1)
+    np.testing.assert_allclose(np.bincount(labels, weights=weights) / weights.sum(), [0.2, 0.5, 0.3])
 
 
 def test_few_labels_are_declined_with_a_sentence() -> None:

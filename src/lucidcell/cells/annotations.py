@@ -171,7 +171,8 @@ def _label_doubts(annotations: Annotations, schema: Schema) -> list[str]:
     table = np.zeros((schema.n_labels, schema.n_batches), bool)
     table[annotations.label[seen], annotations.batch[seen]] = True
     table = table[table.any(axis=1)]
-    if schema.n_batches > 1 and schema.n_labels > 1 and (table.sum(axis=1) == 1).all():
+    in_one_batch = table.any(axis=0).sum() == 1  # which gives its labels to the others
+    if schema.n_batches > 1 and schema.n_labels > 1 and (table.sum(axis=1) == 1).all() and not in_one_batch:
         return [f"each of the {schema.n_labels} labels occurs in one batch only, so batch and label are confounded"]
     return []
 

@@ -122,7 +122,12 @@ def confusion_table(truth: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
 
 
 def reliability_table(
-    truth: ArrayLike, predicted: ArrayLike, confidence: ArrayLike, *, n_bins: int = 15
+    truth: ArrayLike,
+    predicted: ArrayLike,
+    confidence: ArrayLike,
+    *,
+    n_bins: int = 15,
+    weights: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Stated confidence against observed accuracy in bins of equal width: the calibration curve.
 
@@ -134,11 +139,14 @@ def reliability_table(
         Probability of the predicted type, (n,), from 0 to 1.
     n_bins
         Bins between 0 and 1; a confidence on a boundary falls into the lower one.
+    weights
+        How much each cell counts, (n,), above 0; all the same for None.
 
     Returns
     -------
     pandas.DataFrame
-        Columns lower, upper, n_cells, confidence (mean), accuracy; NaN where a bin is empty.
+        Columns lower, upper, n_cells, share (of the weights), confidence (mean), accuracy; the last two NaN where a bin
+        is empty.
 
     Raises
     ------
@@ -156,24 +164,33 @@ def reliability_table(
         raise DataError(f"confidence is outside 0 to 1, or NaN, in {n_bad} of {len(stated)} cells: pass probabilities.")
     if n_bins < 1:
         raise SettingError(f"n_bins={n_bins} is not possible: choose at least 1, usually 10 to 20.")
+    weight = np.ones(len(stated)) if weights is None else np.asarray(weights, np.float64)
+    if weight.shape != stated.shape or not (weight > 0).all():
+        raise DataError(f"weights have shape {weight.shape} for {len(stated)} cells: pass one above 0 for each.")
     right = np.asarray(true.names, object)[true.codes] == np.asarray(found.names, object)[found.codes]
     edges = np.linspace(0, 1, n_bins + 1)
     place = np.clip(np.searchsorted(edges, stated) - 1, 0, n_bins - 1)
     n_cells = np.bincount(place, minlength=n_bins)
+    total = np.bincount(place, weights=weight, minlength=n_bins)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, weights=values, minlength=n_bins) / n_cells for values in (stated, right)]
-    columns = {"lower": edges[:-1], "upper": edges[1:], "n_cells": n_cells, "confidence": means[0]}
-    return pd.DataFrame(columns | {"accuracy": means[1]})
+        means = [np.bincount(place, weights=weight * values, minlength=n_bins) / total for values in (stated, right)]
+    columns = {"lower": edges[:-1], "upper": edges[1:], "n_cells": n_cells, "share": total / total.sum()}
+    return pd.DataFrame(columns | {"confidence": means[0], "accuracy": means[1]})
 
 
 def expected_calibration_error(
-    truth: ArrayLike, predicted: ArrayLike, confidence: ArrayLike, *, n_bins: int = 15
+    truth: ArrayLike,
+    predicted: ArrayLike,
+    confidence: ArrayLike,
+    *,
+    n_bins: int = 15,
+    weights: ArrayLike | None = None,
 ) -> float:
     """Mean |accuracy - confidence| over the bins of the calibration curve, weighted by cells; 0 to 1, lower is better.
 
     Parameters
     ----------
-    truth, predicted, confidence, n_bins
+    truth, predicted, confidence, n_bins, weights
         As in `reliability_table`.
 
     Raises
@@ -183,9 +200,9 @@ def expected_calibration_error(
     SettingError
         If there is no bin.
     """
-    table = reliability_table(truth, predicted, confidence, n_bins=n_bins)
+    table = reliability_table(truth, predicted, confidence, n_bins=n_bins, weights=weights)
     table = table[table["n_cells"] > 0]
-    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["n_cells"]))
+    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["share"]))
 
 
 def _right(table: pd.DataFrame, name: str) -> int:

@@ -12,7 +12,8 @@ import torch
 from scipy.special import xlogy
 
 from lucidcell.errors import SettingError
-from lucidcell.readouts.calibration import FEWEST_CELLS, Calibration, calibrate, tempered
+from lucidcell.maths.sampling import some_rows
+from lucidcell.readouts.calibration import FEWEST_CELLS, Calibration, calibrate, tempered, weights_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("lucidcell")
 
+MOST_CELLS = 20_000  # over which the frequencies of types are averaged
 UNKNOWN = "unknown"  # prediction for a cell of which the model is not sure enough
 
 
@@ -67,14 +69,21 @@ def calibrate_model(model: SCANVI) -> Calibration:
     leaf_of_node[taxonomy.leaves] = np.arange(len(taxonomy.leaves))
     leaf = leaf_of_node[model.cells_of(None).label[model.validation_indices]]
     rows = model.validation_indices[leaf >= 0]
-    enough = len(rows) >= FEWEST_CELLS
-    log_probabilities = label_log_probabilities(model, indices=rows) if enough else np.empty((0, len(taxonomy.leaves)))
-    found = calibrate(
-        log_probabilities, leaf[leaf >= 0], taxonomy.leaf_names, source="labelled cells that were held out"
-    )
-    if found.declined is not None:
-        logger.warning("%s", found.declined)
+    labels, source = leaf[leaf >= 0], "labelled cells that were held out"
+    if len(rows) >= FEWEST_CELLS:
+        weights = weights_of(labels, _frequencies(model))
+        log_probabilities = label_log_probabilities(model, indices=rows)
+        return calibrate(log_probabilities, labels, taxonomy.leaf_names, source=source, weights=weights)
+    found = calibrate(np.empty((0, len(taxonomy.leaves))), labels, taxonomy.leaf_names, source=source)
+    logger.warning("%s", found.declined)
     return found
+
+
+def _frequencies(model: SCANVI) -> np.ndarray:
+    """Mean probability of each leaf, (C,), over the cells without a label; over all if every cell has one."""
+    unlabelled = np.flatnonzero(model.cells_of(None).label < 0)
+    rows = unlabelled[some_rows(len(unlabelled), MOST_CELLS)] if len(unlabelled) else None
+    return np.exp(label_log_probabilities(model, indices=rows)).mean(0)
 
 
 def level_of(model: SCANVI, level: int | str | None) -> int:

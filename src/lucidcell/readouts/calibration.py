@@ -7,6 +7,10 @@ T minimises the negative log-likelihood of the labels (Guo et al. 2017, Proc. Ma
 that are reported are cross-fitted: the cells are divided into parts, and each part is judged at the temperature that
 the others give. A temperature that does not make the labels of other cells likelier is not used, and with too few
 labels none is fitted; probabilities then stay as the classifier gives them.
+
+Labels may have been given to as many cells of a rare type as of a common one, while the cells that are to be labelled
+come as they are. So every labelled cell counts by the frequency of its type among the latter over that among the former
+(as for any estimate under label shift), where the frequency among the latter is the mean of the probabilities.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ FEWEST_CELLS = 50
 N_PARTS = 5
 COLDEST, HOTTEST = 0.05, 20.0
 N_BINS = 10
+RAREST = 1e-6  # frequency that every type has at least, so that no labelled cell counts for nothing
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,13 @@ def tempered(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(log_softmax(np.asarray(log_probabilities, np.float64) / temperature, axis=1))
 
 
-def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+def weights_of(labels: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """Weight of each labelled cell, (n,), mean 1 and above 0, such that types count by their `frequencies` (C,)."""
+    weights = (np.maximum(frequencies, RAREST) / np.maximum(np.bincount(labels, minlength=len(frequencies)), 1))[labels]
+    return np.asarray(weights / weights.mean())
+
+
+def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Temperature at which the labels are likeliest, between 0.05 and 20.
 
     Parameters
@@ -70,11 +81,13 @@ def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
         Of cells that were not fitted, (n, C).
     labels
         Position of each cell's label among the C, (n,).
+    weights
+        How much each cell counts, (n,); all the same for None.
     """
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(
-        lambda log_temperature: _loss(tempered(log_probabilities, np.exp(log_temperature)), labels),
+        lambda log_temperature: _loss(tempered(log_probabilities, np.exp(log_temperature)), labels, weights),
         bounds=(np.log(COLDEST), np.log(HOTTEST)),
         method="bounded",
         options={"xatol": 1e-6},
@@ -83,7 +96,13 @@ def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calibrate(
-    log_probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *, source: str, seed: int = 0
+    log_probabilities: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    source: str,
+    weights: np.ndarray | None = None,
+    seed: int = 0,
 ) -> Calibration:
     """Fit a temperature, and judge it by cross-fitting; or decline.
 
@@ -97,6 +116,8 @@ def calibrate(
         Of the leaves.
     source
         Which labels these are, in words.
+    weights
+        How much each cell counts, (n,), above 0; all the same for None.
     seed
         Of the division into parts.
     """
@@ -107,20 +128,23 @@ def calibrate(
             "gives them."
         )
         return Calibration(1.0, source, n, declined=sentence)
+    weights = np.ones(n) if weights is None else weights
     part = np.random.default_rng(seed).permutation(n) % N_PARTS
     after = np.empty((n, len(names)))
     for p in range(N_PARTS):
-        temperature = fit_temperature(log_probabilities[part != p], labels[part != p])
+        temperature = fit_temperature(log_probabilities[part != p], labels[part != p], weights[part != p])
         after[part == p] = tempered(log_probabilities[part == p], temperature)
     before, leaves = tempered(log_probabilities, 1.0), np.asarray(names, object)
-    temperature = fit_temperature(log_probabilities, labels)
-    if _loss(after, labels) >= _loss(before, labels):  # what was fitted to some cells does not help the others
+    temperature = fit_temperature(log_probabilities, labels, weights)
+    if _loss(after, labels, weights) >= _loss(
+        before, labels, weights
+    ):  # what was fitted to some cells does not help the others
         temperature, after = 1.0, before
     tables, errors = [], []
     for kind, log_p in (("raw", before), ("calibrated", after)):
         judged = leaves[labels], leaves[log_p.argmax(1)], np.exp(log_p.max(1))
-        errors.append(expected_calibration_error(*judged, n_bins=N_BINS))
-        tables.append(reliability_table(*judged, n_bins=N_BINS).assign(probabilities=kind))
+        errors.append(expected_calibration_error(*judged, n_bins=N_BINS, weights=weights))
+        tables.append(reliability_table(*judged, n_bins=N_BINS, weights=weights).assign(probabilities=kind))
     return Calibration(
         temperature,
         source,
@@ -132,6 +156,6 @@ def calibrate(
     )
 
 
-def _loss(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood of the labels, in nats."""
-    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+def _loss(log_probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
+    """Weighted mean of the negative log-likelihood of the labels, in nats."""
+    return float(-np.average(log_probabilities[np.arange(len(labels)), labels], weights=weights))
