@@ -82,7 +82,8 @@ class Canary:
 def test_the_folder_holds_what_it_should(saved, trained):
     model = trained(categorical_covariate_keys=["sex"], continuous_covariate_keys=["age"])
     names = {p.relative_to(saved).as_posix() for p in saved.rglob("*") if p.is_file()}
-    tables = {f"tables/{name}.csv" for name in ("cells", "latent", "loadings", "factors", "genes", "markers", "uncorrected")}
+    written = ("cells", "latent", "loadings", "factors", "genes", "markers", "uncorrected")
+    tables = {f"tables/{name}.csv" for name in written}
     assert names == {"model.json", "weights.safetensors", "history.csv", "result.h5ad"} | tables
     facts = json.loads((saved / "model.json").read_text())
     assert facts["class"] == "SCVI"
