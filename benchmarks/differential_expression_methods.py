@@ -47,7 +47,7 @@ class Task:
     def scanvi(self) -> lc.SCANVI:
         adata = self.adata.copy()
         adata.obs["label"] = self.labels
-        model = lc.SCANVI.from_scvi_model(self.scvi, UNKNOWN, "label", adata)
+        model = lc.SCANVI.from_scvi_model(self.scvi, UNKNOWN if UNKNOWN in self.labels else None, "label", adata)
         model.train(self.max_epochs, seed=self.seed, progress=False)
         return model
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CELLS_AT_A_TIME = 256
 GENES_AT_A_TIME = 256  # of one block; results do not depend on how many blocks are decoded at once
-BYTES_OF_EXPRESSION = 2**26  # decoded at once, for each group
+BYTES_OF_EXPRESSION = 2**28  # kept at once, for each group; beyond, all genes are decoded once more
 
 
 class DrawZ(Protocol):
