@@ -262,24 +262,27 @@ class SCANVIModule(nn.Module):
         """Mean of -log q(label | z), in nats; the label of a cell is any node."""
         return nll_loss(self.log_q_nodes(z, learning=True), label)
 
-    def phases(self) -> list[Phase]:
-        config, of_classifier = self.config, list(self.classifier.parameters())
-        alone = set(map(id, of_classifier)) if config.training == "alternate" else set()
-        turn = Turn(
+    def classifier_turn(self) -> Turn:
+        """The classifier alone, on the means of q(z | x) of labelled cells."""
+        return Turn(
             "classification",
             concerns=lambda cells: cells.label >= 0,
             inputs=lambda batch: (self.vae.encode(batch).mu, batch.label),
             loss=self.cross_entropy,
-            parameters=of_classifier,
-            steps=config.classifier_steps,
+            parameters=list(self.classifier.parameters()),
+            steps=self.config.classifier_steps,
         )
+
+    def phases(self) -> list[Phase]:
+        config = self.config
+        alone = set(map(id, self.classifier.parameters())) if config.training == "alternate" else set()
         scanvi = Phase(
             "scanvi",
             self.loss,
             [parameter for parameter in self.parameters() if id(parameter) not in alone],
             share=1 - SHARE_OF_SCVI,
             warmup=LOOK_FROM,
-            turn=None if config.training == "joint" else turn,
+            turn=None if config.training == "joint" else self.classifier_turn(),
         )
         if config.from_scvi:
             return [scanvi]
