@@ -149,11 +149,8 @@ def _one_comparison(
         comparison=f"{comparison.group1} vs {comparison.group2}", group1=comparison.group1, group2=comparison.group2
     )
     if vanilla:
-        most = np.log(settings.n_samples_overall)  # draws cannot tell apart what lies beyond
-        order = pd.DataFrame({"odds": table["bayes_factor"].clip(-most, most), "lfc": table["lfc_mean"]})
-    else:
-        order = table[["lfc_sure", "proba_de", "lfc_mean"]].abs()
-    return table.iloc[np.lexsort([-order[name].to_numpy() for name in order.columns[::-1]])]
+        return table.sort_values(["bayes_factor", "lfc_mean"], ascending=False, kind="stable")
+    return table.sort_values(["lfc_sure", "proba_de", "lfc_mean"], key=np.abs, ascending=False, kind="stable")
 
 
 def _vanilla(
