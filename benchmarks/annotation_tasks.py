@@ -90,10 +90,10 @@ class DataSet:
             scvi.model.SCVI.setup_anndata(adata, batch_key=self.batch_key)
             model = scvi.model.SCVI(adata)
             begin = time.perf_counter()
-            model.train(self.max_epochs, accelerator="cpu", enable_progress_bar=False)
+            model.train(self.max_epochs, accelerator="auto", enable_progress_bar=False)
             print(f"scvi-tools' SCVI of {self.name}: {time.perf_counter() - begin:.0f} s", flush=True)
             model.save(folder, overwrite=True)
-        return scvi.model.SCVI.load(folder, adata, accelerator="cpu")
+        return scvi.model.SCVI.load(folder, adata, accelerator="auto")
 
     @cached_property
     def peer_latent(self) -> np.ndarray:
@@ -151,7 +151,7 @@ def peer_scanvi(data: DataSet, labels: np.ndarray, seed: int) -> Prediction:
     adata = data.adata.copy()
     adata.obs["label"] = pd.Categorical(labels)
     model = scvi.model.SCANVI.from_scvi_model(data.peer_scvi, UNKNOWN, "label", adata)
-    model.train(data.max_epochs, accelerator="cpu", enable_progress_bar=False)
+    model.train(data.max_epochs, accelerator="auto", enable_progress_bar=False)
     return with_temperature(model.predict(soft=True), labels, model.validation_indices)
 
 

@@ -212,13 +212,14 @@ PARTS = {"tree": tree, "fdr": fdr, "kang": kang, "continuous": continuous}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="*", default=[*PARTS], choices=[*PARTS])
+    parser.add_argument("--first-run", type=int, default=0)
     parser.add_argument("--runs", type=int, help="simulations, or splits of the donors; by default " + str(RUNS))
     parser.add_argument("--flips", type=int, nargs="*", default=[0, 10, 20, 30], help="percent of labels exchanged")
     parser.add_argument("--methods", nargs="*", default=[*METHODS], choices=[*METHODS])
     parser.add_argument("--max-epochs", type=int, help="to try the benchmark; models by their defaults otherwise")
     arguments = parser.parse_args()
     for part in arguments.part:
-        for run in range(arguments.runs or RUNS[part]):
+        for run in range(arguments.first_run, arguments.first_run + (arguments.runs or RUNS[part])):
             PARTS[part](run, arguments.flips, arguments.methods, arguments.max_epochs)
     for part in arguments.part:
         print(f"\n{part}\n{summary(part)}")

@@ -59,7 +59,7 @@ class Task:
         adata = self.adata.copy()
         scvi.model.SCVI.setup_anndata(adata, batch_key=self.batch_key)
         model = scvi.model.SCVI(adata)
-        model.train(self.max_epochs, accelerator="cpu", enable_progress_bar=False)
+        model.train(self.max_epochs, accelerator="auto", enable_progress_bar=False)
         return model
 
     @cached_property

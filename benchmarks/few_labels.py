@@ -115,17 +115,20 @@ PARTS: dict[str, tuple[list[str], list[int], dict[str, Method]]] = {  # data set
 }
 
 
-def few(part: str, names: list[str] | None, n_draws: int, max_epochs: int | None) -> None:
+def few(
+    part: str, names: list[str] | None, chosen: list[str] | None, draws: range, max_epochs: int | None
+) -> None:
     usual, sizes, methods = PARTS[part]
     finished = done(OUT, ["part", "data", "labels", "draw", "method"])
     for name in usual if names is None else [name for name in usual if name in names]:
         data = DataSet(name, max_epochs)
-        for per_type, draw in product(sizes, range(n_draws)):
+        for per_type, draw in product(sizes, draws):
             labels, scored = draw_labels(data.truth, per_type, seed=draw)
             if part == "hierarchy":
                 scored &= with_groups(data, labels, draw) == UNKNOWN
             for method, predict in methods.items():
-                if (part, name, str(per_type), str(draw), method) in finished:
+                left_out = chosen is not None and method not in chosen
+                if left_out or (part, name, str(per_type), str(draw), method) in finished:
                     continue
                 about = {"part": part, "data": name, "labels": per_type, "draw": draw, "method": method}
                 append(OUT, [about | scores(data.truth, predict(data, labels, draw), scored)])
@@ -190,6 +193,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="*", default=[*PARTS, "seeds"], choices=[*PARTS, "seeds"])
     parser.add_argument("--data", nargs="*", help="some of the data sets")
+    parser.add_argument("--method", nargs="*", help="some of the methods")
+    parser.add_argument("--first-draw", type=int, default=0)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--max-epochs", type=int, help="to try the benchmark; models by their defaults otherwise")
     arguments = parser.parse_args()
@@ -197,7 +202,8 @@ def main() -> None:
         if part == "seeds":
             seeds(arguments.max_epochs)
         else:
-            few(part, arguments.data, arguments.draws, arguments.max_epochs)
+            draws = range(arguments.first_draw, arguments.first_draw + arguments.draws)
+            few(part, arguments.data, arguments.method, draws, arguments.max_epochs)
     print(summary().round(4).to_string(index=False))
 
 

@@ -9,6 +9,7 @@ from torch.nn.functional import batch_norm
 
 from lucidcell.maths import threads
 from lucidcell.maths.networks import MLP, GeneMLP
+from lucidcell.maths.normalise import linear_relu_dropout
 from lucidcell.maths.sparse import sparse_linear
 
 
@@ -168,3 +169,34 @@ def test_sparse_rows_slice_and_densify(sparse_rows, counts):
     np.testing.assert_array_equal(x.rows(5, 19).dense(), counts[5:19])
     np.testing.assert_allclose(x.log1p().dense(), np.log1p(counts), rtol=1e-6)
     assert (x.n_cells, x.n_genes) == (40, 30)
+
+
+def test_linear_relu_dropout_is_torchs_in_value_and_gradient_without_dropout():
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(5, 16), torch.randn(40, 5, requires_grad=True)
+    weights = torch.randn(40, 16)
+    found, expected = linear_relu_dropout(x, layer, 0.0), layer(x).relu()
+    torch.testing.assert_close(found, expected)
+    parameters = [x, layer.weight, layer.bias]
+    torch.testing.assert_close(
+        torch.autograd.grad((found * weights).sum(), parameters),
+        torch.autograd.grad((expected * weights).sum(), parameters),
+    )
+
+
+def test_linear_relu_dropout_keeps_the_mean_and_the_gradients_of_the_units_that_were_kept():
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(5, 64), torch.randn(500, 5, requires_grad=True)
+    plain, out = layer(x).relu(), linear_relu_dropout(x, layer, 0.25)
+    kept = (out > 0) | (plain == 0)
+    assert (out > 0)[plain > 0].float().mean() == pytest.approx(0.75, abs=0.02)
+    torch.testing.assert_close(out, torch.where(kept, plain / 0.75, torch.zeros_like(plain)))
+    expected = torch.autograd.grad((plain * kept / 0.75).sum(), [x, layer.weight, layer.bias])
+    found = torch.autograd.grad(out.sum(), [x, layer.weight, layer.bias])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # sums of 500 numbers, in another order
+
+
+def test_linear_relu_dropout_shows_nan():
+    x = torch.randn(4, 3)
+    x[2, 1] = torch.nan
+    assert linear_relu_dropout(x, torch.nn.Linear(3, 8), 0.1).isnan().all()

@@ -18,6 +18,7 @@ from lucidcell.cells.simulate import simulate_counts
 from lucidcell.errors import SettingError
 from lucidcell.readouts.annotation import label_log_probabilities
 from lucidcell.readouts.calibration import fit_temperature, weights_of
+from lucidcell.readouts.cross_fit import cross_fitted_log_probabilities
 
 COARSE = {"type_0": "left", "type_1": "left", "type_2": "right", "type_3": "right"}
 TRAINING = {"max_epochs": 4, "batch_size": 64, "num_threads": 1, "progress": False}
@@ -81,17 +82,32 @@ def test_few_labels_are_declined_and_probabilities_stay_raw(
     cells: ad.AnnData, caplog: pytest.LogCaptureFixture
 ) -> None:
     few = cells.copy()
-    few.obs["fine"] = np.where(np.arange(400) < 60, cells.obs["cell_type"], "?")
+    few.obs["fine"] = np.where(np.arange(400) < 40, cells.obs["cell_type"], "?")
     model = lc.SCANVI(few, labels_key="fine", **SMALL)
     assert model.calibration is None
     with caplog.at_level(logging.WARNING):
         model.train(**TRAINING | {"max_epochs": 1})
     found = model.calibration
     assert found.declined is not None
-    said = f"takes 50 labelled cells that were held out, and there are {found.n_cells}; they stay as the classifier"
+    said = f"takes 50 labelled cells, and there are {found.n_cells}; they stay as the classifier"
     assert said in found.declined
     assert found.declined in caplog.text
     pd.testing.assert_frame_equal(model.predict(soft=True), model.predict(soft=True, calibrated=False))
+
+
+def test_few_labels_are_judged_by_classifiers_that_had_not_seen_them(cells: ad.AnnData) -> None:
+    few = cells.copy()
+    few.obs["fine"] = np.where(np.arange(400) < 80, cells.obs["cell_type"], "?")
+    model = lc.SCANVI(few, labels_key="fine", **SMALL)
+    model.train(**TRAINING | {"max_epochs": 30})
+    found, known = model.calibration, np.arange(80)
+    assert (found.labels, found.n_cells) == ("labelled cells", 80)
+    assert not np.isin(known, model.validation_indices).any()
+    crossed, own = cross_fitted_log_probabilities(model, known), label_log_probabilities(model, indices=known)
+    np.testing.assert_array_equal(crossed, cross_fitted_log_probabilities(model, known))
+    label = model.cells.label[known]
+    assert crossed[known, label].mean() < own[known, label].mean(), "the model's own classifier has seen these labels"
+    assert (crossed.argmax(1) == label).mean() > 0.5
 
 
 def test_saving_and_mapping_keep_the_calibration(model: Any, cells: ad.AnnData, tmp_path: Path) -> None:

@@ -22,6 +22,14 @@ def test_the_split_follows_from_the_seed():
     assert not np.array_equal(first[1], other[1])
 
 
+def test_cells_to_keep_train_and_the_number_held_out_stays():
+    keep = np.arange(100) % 2 == 0
+    train, held_out = hold_out(100, 0.9, 0, keep)
+    assert len(held_out) == 10
+    assert not keep[held_out].any()
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(100))
+
+
 @pytest.mark.parametrize("train_size", [0, -0.5, 1.1, float("nan")])
 def test_impossible_fractions_are_refused(train_size):
     with pytest.raises(SettingError, match="train_size is .*; it must be above 0 and at most 1"):

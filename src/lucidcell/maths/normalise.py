@@ -1,4 +1,4 @@
-"""Batch-norm, ReLU and dropout of a hidden layer in one operation, alone or with the linear map before them.
+"""What follows the linear map of a hidden layer in one operation: batch-norm, ReLU and dropout, or the last two.
 
 On the CPU the separate torch operations cost more in dispatch, passes over memory and random numbers than the layer's
 matrix product. Values and gradients equal those of `nn.Linear`, `nn.BatchNorm1d`, `relu` and dropout; only the dropout
@@ -29,6 +29,13 @@ def linear_norm_relu_dropout(x: Tensor, map_: nn.Linear, norm: nn.BatchNorm1d, r
     return dropout(norm(linear(x, map_.weight, map_.bias)).relu(), rate, norm.training)
 
 
+def linear_relu_dropout(x: Tensor, map_: nn.Linear, rate: float) -> Tensor:
+    """dropout(relu(map_(x))) for x (B, n_in), with dropout at any time."""
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        return _LinearReluDropout.apply(x, map_.weight, map_.bias, rate)
+    return dropout(map_(x).relu(), rate, True)
+
+
 def _in_kernel(x: Tensor, norm: nn.BatchNorm1d) -> bool:
     return norm.training and x.device.type == "cpu" and x.dtype == torch.float32
 
@@ -43,12 +50,16 @@ class _Batch(NamedTuple):
     keep_scale: float
 
 
+def _dropout_seed(rate: float) -> int:
+    return int(torch.randint(2**62, ())) if rate > 0 else 0
+
+
 def _forward(x: Tensor, bias: Tensor, norm: nn.BatchNorm1d, rate: float) -> _Batch:
     from lucidcell.maths.normalise_kernels import forward
 
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    seed = int(torch.randint(2**62, ())) if rate > 0 else 0
+    seed = _dropout_seed(rate)
     values, out = x.contiguous().numpy(), torch.empty_like(x)
     mean, inverse_sd = np.empty(x.shape[1], np.float32), np.empty(x.shape[1], np.float32)
     finite = forward(
@@ -111,3 +122,26 @@ class _LinearNormReluDropout(torch.autograd.Function):
         d_hidden, d_weight, d_shift = _backward(ctx.batch, ctx.weight, d_out)
         d_x = d_hidden @ matrix if ctx.needs_input_grad[0] else None
         return d_x, d_hidden.t() @ x, torch.zeros_like(d_shift), d_weight, d_shift, None, None
+
+
+class _LinearReluDropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, bias: Tensor, rate: float) -> Tensor:
+        from lucidcell.maths.normalise_kernels import rectify
+
+        out = x @ matrix.t()
+        if not rectify(out.numpy(), bias.detach().numpy(), _dropout_seed(rate), rate, out.numpy()):
+            out.fill_(torch.nan)
+        ctx.save_for_backward(x, matrix)
+        ctx.out, ctx.keep_scale = out.detach(), np.float32(1 / (1 - rate))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        from lucidcell.maths.normalise_kernels import rectify_back
+
+        x, matrix = ctx.saved_tensors
+        d_hidden, d_bias = torch.empty_like(ctx.out), matrix.new_empty(len(matrix))
+        rectify_back(ctx.out.numpy(), d_out.contiguous().numpy(), ctx.keep_scale, d_hidden.numpy(), d_bias.numpy())
+        d_x = d_hidden @ matrix if ctx.needs_input_grad[0] else None
+        return d_x, d_hidden.t() @ x if ctx.needs_input_grad[1] else None, d_bias, None

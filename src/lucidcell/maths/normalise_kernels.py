@@ -93,6 +93,30 @@ def forward(x, bias, weight, shift, eps, momentum, running_mean, running_varianc
 
 
 @njit(**KERNEL)
+def rectify(x, bias, seed, rate, out):
+    """out = dropout(relu(x + bias)); False if x is not finite."""
+    sums = np.zeros(x.shape[1], F)
+    for i in range(x.shape[0]):
+        for h in range(x.shape[1]):
+            sums[h] += abs(x[i, h])
+    if not _all_finite(sums):
+        return False
+    _scale_and_mask(x, np.ones_like(bias), bias, seed, rate, out)
+    return True
+
+
+@njit(**KERNEL)
+def rectify_back(out, d_out, keep_scale, d_x, d_bias):
+    """Gradients of x and of the bias. Where `out` is positive the unit was active and kept."""
+    d_bias[:] = F(0.0)
+    for i in range(out.shape[0]):
+        for h in range(out.shape[1]):
+            active = d_out[i, h] * keep_scale if out[i, h] > F(0.0) else F(0.0)
+            d_x[i, h] = active
+            d_bias[h] += active
+
+
+@njit(**KERNEL)
 def gradient(x, out, d_out, mean, inverse_sd, weight, keep_scale, d_x, d_weight, d_bias):
     """Gradients of x, weight and bias. Where `out` is positive the unit was active and kept."""
     n, width = x.shape

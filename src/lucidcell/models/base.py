@@ -129,7 +129,10 @@ class Model:
             raise SettingError("resume=True needs checkpoint_dir, the folder with the checkpoint to go on from.")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         self.module = self._new_module(cells, seed)
-        self.record = fit(self.module, cells, settings, checkpoint_dir=folder, resume=resume, progress=progress)
+        self.record = fit(
+            self.module, cells, settings, keep=self._never_held_out(cells, settings), checkpoint_dir=folder,
+            resume=resume, progress=progress,
+        )  # fmt: skip
         self.module.to("cpu")
         self.history = self.record.history
         self.training_facts = storage.training_facts(self.record)
@@ -138,6 +141,10 @@ class Model:
     def _new_module(self, cells: Cells, seed: int) -> nn.Module:
         """An untrained module for `cells`."""
         raise NotImplementedError
+
+    def _never_held_out(self, cells: Cells, settings: Settings) -> np.ndarray | None:
+        """Cells (n,) that always train; None for no such wish."""
+        return None
 
     def _after_training(self) -> None:
         """What a model works out once it is trained, besides its weights."""

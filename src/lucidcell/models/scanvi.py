@@ -23,7 +23,7 @@ likeliest types and one draw from the others, weighted so that value and gradien
 The bound alone hardly teaches the classifier, so that it is trained on the labels (cross-entropy) too:
 
     "alternate"   the paper's Algorithm 2: after each epoch on the bound, the classifier's weights alone are trained, on
-                  the means of q(z | x) of labelled cells. They stay as they are while the bound is trained, whose
+                  draws from q(z | x) of labelled cells. They stay as they are while the bound is trained, whose
                   gradients pass through the classifier to z.
     "joint"       Algorithm 1: the bound and `classification_ratio` times the cross-entropy, together
     "both"        "joint", and the classifier once more after each epoch
@@ -42,20 +42,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
-from torch.nn.functional import dropout, nll_loss
+from torch.nn.functional import nll_loss
 
 from lucidcell.cells.batch import Batch
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.cells.taxonomy import Taxonomy
 from lucidcell.errors import DataError, SettingError
+from lucidcell.maths.normalise import linear_relu_dropout
 from lucidcell.maths.pairs import GivenLabel, pair_terms
 from lucidcell.maths.tree_softmax import TreeSoftmax
 from lucidcell.models import initial
@@ -65,6 +66,7 @@ from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import SMALLEST_VARIANCE, Posterior, SCVIConfig, SCVIModule, Sizes
 from lucidcell.readouts import annotation, label_draws, new_types
 from lucidcell.readouts.annotation_tables import annotation_tables
+from lucidcell.readouts.calibration import FEWEST_CELLS
 from lucidcell.training.phases import Loss, Phase, Turn
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from lucidcell.models.scvi import SCVI
     from lucidcell.readouts.groups import Groups
     from lucidcell.readouts.scale_samples import DrawZ
+    from lucidcell.training.settings import Settings
 
 LIKELIEST = 8  # types that a sampled sum takes exactly
 SHARE_OF_SCVI = 0.6  # of the epochs of a model from scratch
@@ -146,8 +149,9 @@ class Classifier(nn.Module):
 
     def forward(self, z: Tensor, *, learning: bool = False) -> Tensor:
         """(B, nodes); `learning` adds dropout."""
+        rate = self.dropout_rate if learning and self.training else 0.0
         for layer in self.layers:
-            z = dropout(layer(z).relu(), self.dropout_rate, learning and self.training)
+            z = linear_relu_dropout(z, cast(nn.Linear, layer), rate)
         return self.logits(z)
 
 
@@ -263,12 +267,17 @@ class SCANVIModule(nn.Module):
         return nll_loss(self.log_q_nodes(z, learning=True), label)
 
     def classifier_turn(self) -> Turn:
-        """The classifier alone, on the means of q(z | x) of labelled cells."""
+        """The classifier alone, on draws from q(z | x) of labelled cells, whose moments are computed once."""
+
+        def inputs(batch: Batch) -> tuple[Tensor, ...]:
+            posterior = self.vae.encode(batch)
+            return posterior.mu, posterior.sigma, batch.label
+
         return Turn(
             "classification",
             concerns=lambda cells: cells.label >= 0,
-            inputs=lambda batch: (self.vae.encode(batch).mu, batch.label),
-            loss=self.cross_entropy,
+            inputs=inputs,
+            loss=lambda mu, sigma, label: self.cross_entropy(mu + sigma * torch.randn_like(mu), label),
             parameters=list(self.classifier.parameters()),
             steps=self.config.classifier_steps,
         )
@@ -629,6 +638,13 @@ class SCANVI(CountModel):
     ) -> pd.DataFrame:
         """Clusters of unlabelled cells that mix little with labelled ones; see `lucidcell.readouts.new_types`."""
         return new_types.find_new_types(self, adata, clusters=clusters, k=k, least_mixing=least_mixing, seed=seed)
+
+    def _never_held_out(self, cells: Cells, settings: Settings) -> np.ndarray | None:
+        """Labelled cells, where too few of them would be held out to judge probabilities by."""
+        labelled = cells.label >= 0
+        too_few = round((1 - settings.train_size) * labelled.sum()) < FEWEST_CELLS
+        enough_others = round((1 - settings.train_size) * len(cells)) <= (~labelled).sum()
+        return labelled if too_few and enough_others else None
 
     def _after_training(self) -> None:
         self.calibration = annotation.calibrate_model(self)

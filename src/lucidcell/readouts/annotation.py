@@ -14,6 +14,7 @@ from scipy.special import xlogy
 from lucidcell.errors import SettingError
 from lucidcell.maths.sampling import some_rows
 from lucidcell.readouts.calibration import FEWEST_CELLS, Calibration, calibrate, tempered, weights_of
+from lucidcell.readouts.cross_fit import cross_fitted_log_probabilities
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,19 +64,30 @@ def label_probabilities(
 
 
 def calibrate_model(model: SCANVI) -> Calibration:
-    """Calibrate a model that was trained just now, on the labelled cells that were held out of its training."""
-    taxonomy = model.taxonomy
+    """Calibrate a model that was trained just now.
+
+    On the labelled cells that were held out of its training; where these are too few, on all labelled cells, whose
+    probabilities are then of classifiers that had not seen them.
+    """
+    taxonomy, label = model.taxonomy, model.cells_of(None).label
     leaf_of_node = np.full(len(taxonomy.names) + 1, -1)  # the last, also -1, for cells without a label
     leaf_of_node[taxonomy.leaves] = np.arange(len(taxonomy.leaves))
-    leaf = leaf_of_node[model.cells_of(None).label[model.validation_indices]]
-    rows = model.validation_indices[leaf >= 0]
-    labels, source = leaf[leaf >= 0], "labelled cells that were held out"
+    leaf = leaf_of_node[label]
+    source, rows = "labelled cells that were held out", model.validation_indices
+    rows = rows[leaf[rows] >= 0]
+    log_probabilities = np.empty((0, len(taxonomy.leaves)))
     if len(rows) >= FEWEST_CELLS:
-        weights = weights_of(labels, _frequencies(model))
         log_probabilities = label_log_probabilities(model, indices=rows)
-        return calibrate(log_probabilities, labels, taxonomy.leaf_names, source=source, weights=weights)
-    found = calibrate(np.empty((0, len(taxonomy.leaves))), labels, taxonomy.leaf_names, source=source)
-    logger.warning("%s", found.declined)
+    else:
+        source, known = "labelled cells", np.flatnonzero(label >= 0)
+        at_leaf = leaf[known] >= 0
+        rows = known[at_leaf]
+        if len(rows) >= FEWEST_CELLS:
+            log_probabilities = cross_fitted_log_probabilities(model, known)[at_leaf]
+    weights = weights_of(leaf[rows], _frequencies(model)) if len(rows) >= FEWEST_CELLS else None
+    found = calibrate(log_probabilities, leaf[rows], taxonomy.leaf_names, source=source, weights=weights)
+    if found.declined is not None:
+        logger.warning("%s", found.declined)
     return found
 
 

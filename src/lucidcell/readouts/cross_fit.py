@@ -2,7 +2,7 @@
 
 The means of q(z | x) stay those of the trained model, which has seen these cells' labels; only the classifier is fitted
 anew, as often as there are parts. So these probabilities are a little better than those of cells without labels, though
-much closer to them than the classifier's own on the cells that it was fitted to (docs/annotation.md has figures).
+much closer to them than the classifier's own on the cells that it was fitted to.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lucidcell.training.turn import pass_over
 
 if TYPE_CHECKING:
     from lucidcell.models.scanvi import SCANVI, SCANVIModule
+    from lucidcell.training.phases import Turn
 
 N_PARTS = 5
 
@@ -42,25 +43,25 @@ def cross_fitted_log_probabilities(model: SCANVI, rows: np.ndarray, *, seed: int
     part = np.random.default_rng(seed).permutation(len(rows)) % N_PARTS
     module = deepcopy(model.module)
     found = np.empty((len(rows), len(model.taxonomy.leaves)))
+    turn = module.classifier_turn()
     with environment(model._trained_record().settings), seeded(seed):
-        z = torch.cat([module.vae.encode(batch).mu for batch in batches])
-        label = torch.cat([batch.label for batch in batches])
+        inputs = [torch.cat(parts) for parts in zip(*map(turn.inputs, batches), strict=True)]
         for p in range(N_PARTS):
             others, held_out = torch.from_numpy(part != p), torch.from_numpy(part == p)
-            _fit_classifier(module.train(), z[others], label[others], model, (seed, p))
-            found[part == p] = module.eval().log_q_leaves(z[held_out]).double().numpy()
+            _fit_classifier(module.train(), turn, [values[others] for values in inputs], model, (seed, p))
+            found[part == p] = module.eval().log_q_leaves(inputs[0][held_out]).double().numpy()
     return found
 
 
 @torch.enable_grad()
 def _fit_classifier(
-    module: SCANVIModule, z: torch.Tensor, label: torch.Tensor, model: SCANVI, seed: tuple[int, int]
+    module: SCANVIModule, turn: Turn, inputs: list[torch.Tensor], model: SCANVI, seed: tuple[int, int]
 ) -> None:
     """Fit the classifier of `module` from a fresh start, with as many turns as that of `model` had."""
     for layer in module.classifier.modules():
         if isinstance(layer, nn.Linear):
             layer.reset_parameters()
-    turn, settings = module.classifier_turn(), model._trained_record().settings
+    settings = model._trained_record().settings
     assert settings.learning_rate is not None
     assert settings.batch_size is not None
     for parameter in module.parameters():
@@ -71,6 +72,6 @@ def _fit_classifier(
     n_turns = int((model.history["phase"] == model.history["phase"].iloc[-1]).sum())
     for k in range(n_turns):
         pass_over(
-            turn, [z, label], optimizer, learning_rate=settings.learning_rate * one_cycle((k + 1) / n_turns),
+            turn, inputs, optimizer, learning_rate=settings.learning_rate * one_cycle((k + 1) / n_turns),
             batch_size=settings.batch_size, seed=(*seed, k),
         )  # fmt: skip

@@ -83,6 +83,7 @@ def fit(
     cells: Cells,
     settings: Settings,
     *,
+    keep: np.ndarray | None = None,
     checkpoint_dir: Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -97,6 +98,8 @@ def fit(
         Checked data.
     settings
         Resolved settings.
+    keep
+        Cells (n,) that are never held out; none for None.
     checkpoint_dir
         Folder for checkpoints; none are written without it.
     resume
@@ -109,14 +112,16 @@ def fit(
     TrainingError
         If the loss stops being finite.
     """
-    return _Loop(module, cells, settings, checkpoint_dir).run(resume=resume, progress=progress)
+    return _Loop(module, cells, settings, keep, checkpoint_dir).run(resume=resume, progress=progress)
 
 
 class _Loop:
-    def __init__(self, module: nn.Module, cells: Cells, settings: Settings, checkpoint_dir: Path | None) -> None:
+    def __init__(
+        self, module: nn.Module, cells: Cells, settings: Settings, keep: np.ndarray | None, checkpoint_dir: Path | None
+    ) -> None:
         self.module, self.cells, self.settings, self.folder = module, cells, settings, checkpoint_dir
         self.device = torch.device(settings.device)
-        self.train_rows, self.validation_rows = hold_out(len(cells), settings.train_size, settings.seed)
+        self.train_rows, self.validation_rows = hold_out(len(cells), settings.train_size, settings.seed, keep)
         self.state = _Run()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = 0.0

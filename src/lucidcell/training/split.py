@@ -9,8 +9,13 @@ import numpy as np
 from lucidcell.errors import SettingError
 
 
-def hold_out(n_cells: int, train_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that train and rows that are held out, each sorted; disjoint, together all cells."""
+def hold_out(
+    n_cells: int, train_size: float, seed: int, keep: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that train and rows that are held out, each sorted; disjoint, together all cells.
+
+    Rows of the mask `keep` (n,) train; the others must be enough for those that are held out.
+    """
     if not 0 < train_size <= 1:
         raise SettingError(f"train_size is {train_size}; it must be above 0 and at most 1, for instance 0.9.")
     n_held_out = round((1 - train_size) * n_cells)
@@ -20,6 +25,8 @@ def hold_out(n_cells: int, train_size: float, seed: int) -> tuple[np.ndarray, np
             "at least 2 are needed."
         )
     order = np.random.default_rng(seed).permutation(n_cells)
+    if keep is not None:
+        order = np.concatenate([order[~keep[order]], order[keep[order]]])
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
 
