@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 
 from lucidcell.cells.batch import SparseRows
 from lucidcell.maths import threads
-from lucidcell.maths.fused import LogLikelihood, has_bfloat16_products, softmax_log_likelihood
+from lucidcell.maths.fused import LogLikelihood, has_bfloat16_products, low_precision, softmax_log_likelihood
 from lucidcell.maths.likelihoods import multinomial_log_prob, nb_log_prob, poisson_log_prob, zinb_log_prob
 
 LIKELIHOODS = ["nb", "zinb", "poisson", "multinomial"]
@@ -395,14 +395,9 @@ def test_bfloat16_products_stay_close(problem, likelihood, n_threads):
     """
     size = {"n_cells": 300, "n_genes": 40, "n_hidden": 16}
     low, double = problem(likelihood, dtype=torch.float32, **size), problem(likelihood, **size)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        with threads.limit(n_threads):
-            found = low.fused()
-            ours = low.gradients(found.total)
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with threads.limit(n_threads), low_precision(True):
+        found = low.fused()
+        ours = low.gradients(found.total)
     wanted = double.fused()
     theirs = double.gradients(wanted.total)
     assert relative_difference(found.total, wanted.total) < 0.01

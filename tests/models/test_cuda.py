@@ -44,14 +44,14 @@ def trained(name: str, cells: ad.AnnData, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_training_reaches_the_elbo_of_the_cpu(name: str, cells: ad.AnnData) -> None:
-    """Random numbers differ between devices, so that runs do too, by about what a seed changes."""
-    on_cpu = [trained(name, cells, device="cpu", precision="float32", seed=seed) for seed in (0, 1)]
+    """Random numbers differ between devices, so that runs do too, as two seeds do."""
+    on_cpu = [trained(name, cells, device="cpu", precision="float32", seed=seed) for seed in range(4)]
     on_gpu = trained(name, cells, device="cuda")
-    ends = [model.history["validation_negative_elbo"].iloc[-1] for model in (*on_cpu, on_gpu)]
-    assert ends[2] == pytest.approx(ends[0], rel=0.02)
-    assert ends[2] < on_gpu.history["validation_negative_elbo"].iloc[0]
+    *ends, end = [model.history["validation_negative_elbo"].iloc[-1] for model in (*on_cpu, on_gpu)]
+    spread = max(ends) - min(ends)
+    assert min(ends) - spread <= end <= max(ends) + spread
+    assert end < on_gpu.history["validation_negative_elbo"].iloc[0]
     assert np.isfinite(on_gpu.get_latent_representation()).all()
-    assert on_gpu.get_elbo() == pytest.approx(on_cpu[0].get_elbo(), rel=0.02)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -62,11 +62,11 @@ def test_the_loss_and_its_gradients_are_those_of_the_cpu(name: str, cells: ad.An
     found = []
     for device in ("cpu", "cuda"):
         module.to(device).zero_grad()
-        zero = lambda *shape, dtype=None, device=None: torch.zeros(*shape, dtype=dtype, device=device)  # noqa: E731
-        with patch.object(torch, "randn", zero):
+        with patch.object(torch, "randn", torch.zeros), patch.object(torch, "randn_like", torch.zeros_like):
             loss = model.vae.loss(batch.to(device), 1.0).objective
         loss.backward()
-        found.append([loss.detach().cpu(), *(p.grad.cpu() for p in model.vae.parameters() if p.grad is not None)])
+        gradients = [p.grad.cpu().clone() for p in model.vae.parameters() if p.grad is not None]
+        found.append([loss.detach().cpu(), *gradients])
     module.to("cpu")
     for on_cpu, on_gpu in zip(*found, strict=True):
         torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-3 * float(on_cpu.abs().max()) + 1e-7)
@@ -77,11 +77,11 @@ def test_a_killed_run_goes_on_with_the_random_state_of_the_gpu(name: str, cells:
     whole = trained(name, cells, device="cuda")
     finish, left = _Loop._finish_epoch, [4]
 
-    def stop(self: _Loop, *arguments: Any) -> Any:
+    def stop(self: _Loop, *arguments: Any, **named: Any) -> Any:
         left[0] -= 1
         if not left[0]:
             raise SystemExit
-        return finish(self, *arguments)
+        return finish(self, *arguments, **named)
 
     model = MODELS[name](cells)
     always = patch("lucidcell.training.loop.CHECKPOINT_SECONDS", 0.0), patch("lucidcell.training.loop.CHECKPOINT_SHARE", 0)

@@ -10,6 +10,7 @@ from battery import assert_sentence
 
 from lucidcell.errors import SettingError
 from lucidcell.maths import threads
+from lucidcell.maths.fused import has_bfloat16_products, is_low_precision
 from lucidcell.training.settings import Settings, environment
 
 
@@ -72,7 +73,8 @@ def test_environment_is_restored_also_after_an_exception(precision, fails):
     before = torch.get_float32_matmul_precision(), torch.get_num_threads(), torch.get_rng_state(), threads.n_threads()
     try:
         with environment(settings):
-            assert torch.get_float32_matmul_precision() == ("medium" if precision == "bfloat16" else "highest")
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert is_low_precision() == (precision == "bfloat16" and has_bfloat16_products())
             assert threads.n_threads() == 2
             first = torch.rand(3)
             if fails:
@@ -80,6 +82,7 @@ def test_environment_is_restored_also_after_an_exception(precision, fails):
     except KeyError:
         pass
     after = torch.get_float32_matmul_precision(), torch.get_num_threads(), torch.get_rng_state(), threads.n_threads()
+    assert not is_low_precision()
     assert torch.equal(before[2], after[2])
     assert (before[:2], before[3]) == (after[:2], after[3])
     with environment(settings):

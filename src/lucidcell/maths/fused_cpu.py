@@ -1,6 +1,6 @@
 """The fused likelihood on the CPU in single precision: Numba kernels, row blocks shared between threads.
 
-Under `torch.set_float32_matmul_precision("medium")` the matrix products take bfloat16 operands where the CPU has them.
+Inside `low_precision(True)` the matrix products take bfloat16 operands where the CPU has them.
 Everything that needs the interpreter is prepared on the calling thread, so that a block is a handful of calls without
 its lock: two threads that take turns with the lock wake each other up, which takes as long as a product.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lucidcell.maths import count_kernels, threads
-from lucidcell.maths.fused import BLOCK, Problem, Result, has_bfloat16_products
+from lucidcell.maths.fused import BLOCK, Problem, Result, is_low_precision
 
 Call = Callable[[], object]
 
@@ -43,8 +43,7 @@ def evaluate(problem: Problem) -> Result:
     """Log-likelihood and gradients of all cells."""
     n_cells, n_genes, n_hidden = problem.shape
     n_threads, rows = _shares(n_cells)
-    low = torch.get_float32_matmul_precision() == "medium" and has_bfloat16_products()
-    dtype = torch.bfloat16 if low else torch.float32
+    dtype = torch.bfloat16 if is_low_precision() else torch.float32
     hidden = problem.hidden.to(dtype)
     heads = [
         _Head(

@@ -203,9 +203,11 @@ class SCANVIModule(nn.Module):
         fixed = log_q.detach()
         likeliest = fixed.topk(LIKELIEST, dim=1).indices
         others = fixed.scatter(1, likeliest, -torch.inf)
-        gumbel = -torch.empty_like(others).exponential_().log()
-        drawn = (others + gumbel).argmax(1, keepdim=True)
-        chance = others.gather(1, drawn) - others.logsumexp(1, keepdim=True)  # NaN where there are no others
+        log_total = others.logsumexp(1, keepdim=True)
+        reached = (others - log_total).exp().cumsum(1)
+        below = torch.rand(len(others), 1, dtype=others.dtype, device=others.device) * reached[:, -1:]
+        drawn = torch.searchsorted(reached, below, right=True).clamp(max=others.shape[1] - 1)
+        chance = others.gather(1, drawn) - log_total  # NaN where there are no others
         log_chance = torch.cat([fixed.new_zeros(likeliest.shape), chance], dim=1)
         leaves = torch.cat([likeliest, drawn], dim=1)
         cell, k = torch.nonzero(fixed.gather(1, leaves) - log_chance > -torch.inf, as_tuple=True)

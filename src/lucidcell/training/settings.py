@@ -13,7 +13,7 @@ import torch
 
 from lucidcell.errors import SettingError
 from lucidcell.maths import threads
-from lucidcell.maths.fused import has_bfloat16_products
+from lucidcell.maths.fused import has_bfloat16_products, low_precision
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ def environment(settings: Settings) -> Iterator[None]:
     """Threads, matrix precision and random state of a run; all restored on leaving."""
     before = torch.get_float32_matmul_precision()
     cuda = [torch.cuda.current_device()] if settings.device.startswith("cuda") else []
-    with threads.limit(settings.num_threads), torch.random.fork_rng(devices=cuda):
-        torch.set_float32_matmul_precision("medium" if settings.precision == "bfloat16" else "highest")
+    low = settings.precision == "bfloat16"
+    with threads.limit(settings.num_threads), torch.random.fork_rng(devices=cuda), low_precision(low):
+        torch.set_float32_matmul_precision("medium" if low and cuda else "highest")
         torch.manual_seed(settings.seed)
         try:
             yield

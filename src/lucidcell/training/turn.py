@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from lucidcell.cells.cells import Cells
 
 CELLS_AT_A_TIME = 1024
-MOST_STEPS = 16  # of a pass: networks this small learn little from more, and 500 cells cost as much as 100
 
 
 @torch.no_grad()
@@ -43,7 +42,6 @@ def pass_over(
         If the loss stops being finite.
     """
     n, rng, total = len(inputs[0]), np.random.default_rng(seed), 0.0
-    batch_size = max(batch_size, -(-n // MOST_STEPS))
     n_passes = max(1, round(turn.steps / -(-n // batch_size)))
     for k in range(n_passes):
         for chosen in torch.from_numpy(rng.permutation(n)).to(inputs[0].device).split(batch_size):
