@@ -131,8 +131,8 @@ def inner(words: list[str]) -> object:
     return large(int(words[1]) if words[1] != "None" else None)
 
 
-def epoch_rows(n_types: int, rounds: int) -> list[dict]:
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+def epoch_rows(n_types: int, rounds: int, sides: list[str]) -> list[dict]:
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side, found in seconds.items():
             found += in_process("epoch", side, n_types)
@@ -144,7 +144,7 @@ def epoch_rows(n_types: int, rounds: int) -> list[dict]:
             "spread": float(np.ptp(found) / medians[side]),
             "of_our_scvi": medians[side] / medians["lucidcell SCVI"],
         }
-        rows.append(row | {"peer_over_this": medians["scvi-tools SCANVI"] / medians[side]})
+        rows.append(row | {"peer_over_this": medians.get("scvi-tools SCANVI", np.nan) / medians[side]})
     return rows
 
 
@@ -152,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="*", default=["epoch", "memory", "large"])
     parser.add_argument("--types", nargs="*", type=int, default=[10, 50, 265])
+    parser.add_argument("--side", nargs="*", default=SIDES, choices=SIDES)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--max-epochs", type=int, help="of the large run, to try it")
     parser.add_argument("--inner", nargs="*", help=argparse.SUPPRESS)
@@ -162,7 +163,7 @@ def main() -> None:
     table = pd.read_csv(OUT) if OUT.exists() else pd.DataFrame(columns=["part", "types"])
     for n_types in arguments.types if "epoch" in arguments.part else []:
         if not ((table["part"] == "epoch") & (table["types"] == n_types)).any():
-            table = save(table, epoch_rows(n_types, arguments.rounds))
+            table = save(table, epoch_rows(n_types, arguments.rounds, arguments.side))
     if "memory" in arguments.part and not (table["part"] == "memory").any():
         rows = [{"part": "memory", "types": 50, "epochs": n} | in_process("memory", n) for n in (3, 12)]
         table = save(table, rows)
