@@ -36,7 +36,7 @@ from lucidcell.cells.truth import path_distance, true_log_fold_change
 
 N_CELLS, N_GENES = 1500, 500
 KANG_PAIRS = [("B cells", "CD14+ Monocytes"), ("CD4 T cells", "CD8 T cells"), ("NK cells", "CD8 T cells")]
-RUNS = {"tree": 8, "fdr": 50, "kang": 2, "continuous": 5}
+RUNS = {"tree": 5, "fdr": 50, "kang": 2, "continuous": 5}
 KEYS = {
     "tree": ["run", "pair", "flipped", "method"],
     "fdr": ["run", "method"],

@@ -115,9 +115,7 @@ PARTS: dict[str, tuple[list[str], list[int], dict[str, Method]]] = {  # data set
 }
 
 
-def few(
-    part: str, names: list[str] | None, chosen: list[str] | None, draws: range, max_epochs: int | None
-) -> None:
+def few(part: str, names: list[str] | None, chosen: list[str] | None, draws: range, max_epochs: int | None) -> None:
     usual, sizes, methods = PARTS[part]
     finished = done(OUT, ["part", "data", "labels", "draw", "method"])
     for name in usual if names is None else [name for name in usual if name in names]:

@@ -55,7 +55,9 @@ MODELS = [
     Case(SCVI, {"reproduce": "paper"}),
     Case(SCANVI, BATCH | PARTLY, TYPES, LABELS),
     Case(SCANVI, BATCH | PARTLY | {"training": "joint", "elbo": "marginal"}, TYPES, LABELS),
-    Case(SCANVI, BATCH | PARTLY | {"training": "both", "label_sum": "sampled", "n_unobserved_types": 8}, TYPES, LABELS),
+    Case(
+        SCANVI, BATCH | PARTLY | {"training": "both", "label_sum": "sampled", "n_unobserved_types": 16}, TYPES, LABELS
+    ),
     Case(SCANVI, BATCH | PARTLY | {"labels_key": ["kind", "known"], "use_observed_lib_size": False}, TYPES, LABELS),
     Case(
         SCANVI,

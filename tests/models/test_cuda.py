@@ -24,7 +24,7 @@ MODELS = {
     "scvi-zinb": lambda adata: lc.SCVI(adata, gene_likelihood="zinb", use_observed_lib_size=False, **SMALL),
     "scanvi": lambda adata: lc.SCANVI(adata, labels_key="known", unlabeled_category="?", **SMALL),
     "scanvi-sampled": lambda adata: lc.SCANVI(
-        adata, labels_key="known", unlabeled_category="?", label_sum="sampled", n_unobserved_types=12, **SMALL
+        adata, labels_key="known", unlabeled_category="?", label_sum="sampled", n_unobserved_types=16, **SMALL
     ),
 }
 
@@ -84,8 +84,8 @@ def test_a_killed_run_goes_on_with_the_random_state_of_the_gpu(name: str, cells:
         return finish(self, *arguments, **named)
 
     model = MODELS[name](cells)
-    always = patch("lucidcell.training.loop.CHECKPOINT_SECONDS", 0.0), patch("lucidcell.training.loop.CHECKPOINT_SHARE", 0)
-    with always[0], always[1], patch.object(_Loop, "_finish_epoch", stop), pytest.raises(SystemExit):
+    always = patch.multiple("lucidcell.training.loop", CHECKPOINT_SECONDS=0.0, CHECKPOINT_SHARE=0)
+    with always, patch.object(_Loop, "_finish_epoch", stop), pytest.raises(SystemExit):
         model.train(device="cuda", checkpoint_dir=tmp_path / "kept", **TRAINING)
     model.train(device="cuda", checkpoint_dir=tmp_path / "kept", resume=True, **TRAINING)
     # atomic additions on a GPU come in no fixed order, so that equal means up to their rounding

@@ -86,9 +86,9 @@ def _require_unlabeled(unlabeled: str, columns: Mapping[str, pd.Series], encoded
         return
     names = list(dict.fromkeys(name for _, known in encoded.values() for name in known))
     close = difflib.get_close_matches(unlabeled, names, n=1)
-    hint = f"did you mean {close[0]!r}, " if close else ""
+    hint = f"did you mean {close[0]!r}? Leave" if close else "leave"
     where = " and ".join(f"obs[{key!r}]" for key in columns)
     raise DataError(
         f"unlabeled_category={unlabeled!r} does not occur in {where}, which holds {some(names)}: "
-        f"{hint}or leave it out if every cell has a label."
+        f"{hint} it out if every cell has a label."
     )

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from lucidcell.training.settings import Settings
 
 LIKELIEST = 8  # types that a sampled sum takes exactly
+WORTH_SAMPLING = 17  # types; below, finding the likeliest takes longer than all of them
 SHARE_OF_SCVI = 0.6  # of the epochs of a model from scratch
 LOOK_FROM = 0.5  # fraction of the phase: the high rate at its start first undoes some of what scVI has learned
 CHOICES = {
@@ -197,7 +198,7 @@ class SCANVIModule(nn.Module):
 
     def pairs(self, log_q: Tensor) -> Pairs:
         """The pairs that a sum over leaves weighted by exp(log_q) takes; log_q (B, C) is -inf where there are none."""
-        if self.config.label_sum == "exact" or log_q.shape[1] <= LIKELIEST + 1:
+        if self.config.label_sum == "exact" or log_q.shape[1] < WORTH_SAMPLING:
             cell, leaf = torch.nonzero(log_q > -torch.inf, as_tuple=True)
             return Pairs(cell, leaf, log_q[cell, leaf].exp())
         fixed = log_q.detach()
