@@ -19,7 +19,9 @@ def test_normalisation_is_that_of_scanpy(counts):
     np.testing.assert_allclose(log_normalize(counts.x).toarray(), cells.X.toarray(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("layout", [sp.csc_matrix, sp.csr_array, sp.csr_matrix.toarray, np.int64], ids=str)
+@pytest.mark.parametrize(
+    "layout", [sp.csc_matrix, sp.csr_array, sp.csr_matrix.toarray, np.int64], ids=["csc", "csr array", "dense", "int64"]
+)
 def test_every_layout_gives_the_same(counts, layout):
     given = counts.x.astype(np.int64) if layout is np.int64 else layout(counts.x)
     np.testing.assert_array_equal(log_normalize(given).toarray(), log_normalize(counts.x).toarray())
