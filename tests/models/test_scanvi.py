@@ -60,17 +60,15 @@ class Enumeration:
         self.noise = iter(noise)  # of u, in the order of cells and types
 
     def q_leaves(self, z: Tensor) -> Tensor:
-        """q(c | z), (C,): the product of softmaxes among siblings from the root down to each leaf."""
+        """q(c | z), (C,): proportional to exp of the sum of logits on the way down to each leaf."""
         logits = self.module.classifier(z[None])[0]
         found = []
         for leaf in self.taxonomy.leaves:
-            probability, node = torch.ones((), dtype=z.dtype), int(leaf)
+            total, node = torch.zeros((), dtype=z.dtype), int(leaf)
             while node != -1:
-                siblings = [n for n, p in enumerate(self.taxonomy.parents) if p == self.taxonomy.parents[node]]
-                probability = probability * logits[siblings].softmax(0)[siblings.index(node)]
-                node = self.taxonomy.parents[node]
-            found.append(probability)
-        return torch.stack(found)
+                total, node = total + logits[node], self.taxonomy.parents[node]
+            found.append(total.exp())
+        return torch.stack(found) / torch.stack(found).sum()
 
     def network(self, network: GivenLabel, x: Tensor, leaf: int) -> Independent:
         one_hot = torch.eye(len(self.taxonomy.leaves), dtype=x.dtype)[leaf]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -13,9 +12,12 @@ TOP = -1
 
 
 class TreeSoftmax(nn.Module):
-    """log P(node) = sum over the node and those above it of log softmax among siblings.
+    """P(leaf) is a softmax of the sums of logits from the top down to each leaf, P(node) that of its leaves together.
 
-    So a parent has the probability of its children together, and the leaves have 1; a tree of depth 1 is a softmax.
+    As conditionals, P(node) = P(parent) softmax among siblings of (the node's logit + that of its leaves together), so
+    that every leaf's logit learns from all cells, and a parent's from all that its leaves have in common. Softmaxes
+    of the logits alone among siblings are the same family, and learn less from few labels (docs/scanvi.md). A tree of
+    depth 1 is a softmax.
 
     Parameters
     ----------
@@ -23,34 +25,47 @@ class TreeSoftmax(nn.Module):
         Position of each node's parent, before its children; -1 right under the root.
     """
 
-    siblings: Tensor  # (nodes,) number of the set of siblings that each node belongs to
-    above: Tensor  # (levels - 1, nodes) the node's parent, the parent's parent, ...; n_nodes beyond the root
+    leaves: Tensor  # (leaves,) their nodes
+    path: Tensor  # (levels - 1, leaves) each leaf's parent, the parent's parent, ...; n_nodes beyond the root
+    pairs: Tensor  # (2, pairs) an inner node and a leaf under it, as its position among the leaves
+    order: Tensor  # (nodes,) place of each node among the leaves and, after them, the inner nodes
 
     def __init__(self, parents: Sequence[int]) -> None:
         super().__init__()
-        n, over = len(parents), np.array([*parents, len(parents)])
-        over[over == TOP] = n
-        steps, step = list[np.ndarray](), over[:n]
-        while (step < n).any():
-            steps.append(step)
-            step = over[step]
-        self.n_sets = len(set(parents))
-        self.flat = not steps
-        sets = np.unique(parents, return_inverse=True)[1]
-        self.register_buffer("siblings", torch.from_numpy(sets), persistent=False)
-        self.register_buffer("above", torch.from_numpy(np.array(steps, np.int64).reshape(-1, n)), persistent=False)
+        n = len(parents)
+        inner = sorted(set(parents) - {TOP})
+        leaves = [node for node in range(n) if node not in set(inner)]
+        paths = [self._above(leaf, parents) for leaf in leaves]
+        longest = max(map(len, paths), default=0)
+        under = [(inner.index(node), k) for k, path in enumerate(paths) for node in path]
+        self.flat = not inner
+        buffers = {
+            "leaves": torch.tensor(leaves),
+            "path": torch.tensor([[*path, *[n] * (longest - len(path))] for path in paths]).t(),
+            "pairs": torch.tensor(under).t(),
+            "order": torch.tensor([*leaves, *inner]).argsort(),
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, values.contiguous(), persistent=False)
+
+    @staticmethod
+    def _above(node: int, parents: Sequence[int]) -> list[int]:
+        above = []
+        while (node := parents[node]) != TOP:
+            above.append(node)
+        return above
 
     def forward(self, logits: Tensor) -> Tensor:
         """Log-probability of every node, (B, nodes), from logits (B, nodes)."""
         if self.flat:
             return torch.log_softmax(logits, dim=1)
-        siblings = self.siblings.expand_as(logits)
-        none = logits.new_full((len(logits), self.n_sets), -torch.inf)
-        largest = none.scatter_reduce(1, siblings, logits.detach(), "amax").gather(1, siblings)
-        shifted = logits - largest
-        total = torch.zeros_like(none).scatter_add(1, siblings, shifted.exp())
-        conditional = shifted - total.log().gather(1, siblings)
-        padded, out = pad(conditional, (0, 1)), conditional
-        for step in self.above:
-            out = out + padded.gather(1, step.expand_as(logits))
-        return out
+        padded, scores = pad(logits, (0, 1)), logits[:, self.leaves]
+        for step in self.path:
+            scores = scores + padded[:, step]
+        of_leaves = torch.log_softmax(scores, dim=1)
+        node, leaf = self.pairs
+        terms, node = of_leaves[:, leaf], node.expand(len(logits), -1)
+        none = logits.new_full((len(logits), len(self.order) - len(self.leaves)), -torch.inf)
+        largest = none.scatter_reduce(1, node, terms.detach(), "amax")
+        total = torch.zeros_like(none).scatter_add(1, node, (terms - largest.gather(1, node)).exp())
+        return torch.cat([of_leaves, largest + total.log()], dim=1)[:, self.order]

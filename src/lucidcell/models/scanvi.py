@@ -8,7 +8,7 @@ Generative model, for cell n in batch s_n, over C types (those that labels name,
     x_n | z_n, l_n, s_n                               as in scVI (models/scvi.py); the decoder does not see c_n
 
 Inference: q(z | x) q(log l | x) q(c | z) q(u | z, c). The first two are scVI's. q(c | z) is the classifier; where the
-labels form a tree, it is the product of a softmax among siblings at every node on the way down. Types are its leaves.
+labels form a tree, it is the product of the conditionals at every node on the way down. Types are its leaves.
 
 Objective: let S be the leaves that a cell's label allows: one for a cell labelled with a leaf, those under the node for
 one labelled at a node, and all for an unlabelled cell. With q~ = q(c | z) / sum_S q(c' | z),
@@ -160,7 +160,6 @@ class SCANVIModule(nn.Module):
     """The networks of scANVI. Notation as in this file's docstring."""
 
     allowed: Tensor  # (nodes + 1, leaves) bool: S for each label; the last row, also -1, for cells without
-    leaves: Tensor  # (leaves,) node of each leaf
 
     def __init__(self, config: SCANVIConfig, sizes: Sizes, taxonomy: Taxonomy) -> None:
         super().__init__()
@@ -177,7 +176,6 @@ class SCANVIModule(nn.Module):
         )
         everything = torch.ones(1, n_leaves, dtype=torch.bool)
         self.register_buffer("allowed", torch.cat([torch.from_numpy(taxonomy.holds), everything]), persistent=False)
-        self.register_buffer("leaves", torch.from_numpy(taxonomy.leaves), persistent=False)
 
     # --- q(c | z) ---
 
@@ -188,7 +186,7 @@ class SCANVIModule(nn.Module):
     def log_q_leaves(self, z: Tensor) -> Tensor:
         """log q(c | z) of every type, (B, C)."""
         log_q = self.log_q_nodes(z)
-        return log_q if self.tree.flat else log_q[:, self.leaves]
+        return log_q if self.tree.flat else log_q[:, self.tree.leaves]
 
     # --- the sum over types ---
 
@@ -233,7 +231,7 @@ class SCANVIModule(nn.Module):
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z), (B,), estimated with one draw of u for each type; its exponential is right on average."""
-        n, n_leaves = len(z), len(self.leaves)
+        n, n_leaves = len(z), len(self.tree.leaves)
         leaf, repeated = torch.arange(n_leaves).repeat(n), z.repeat_interleave(n_leaves, dim=0)
         q_u = Normal(*self.q_u(repeated, leaf))
         u = q_u.sample()

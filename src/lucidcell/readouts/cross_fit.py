@@ -99,4 +99,4 @@ def cross_fitted_log_probabilities(model: SCANVI, rows: np.ndarray, *, seed: int
                     turn, [*inputs, part], optimizer, learning_rate=rate, batch_size=settings.batch_size, seed=(seed, k)
                 )
         log_q = log_q_nodes(inputs[0], learning=False)[part, torch.arange(len(rows))]
-    return log_q[:, module.leaves].double().numpy()
+    return log_q[:, module.tree.leaves].double().numpy()
