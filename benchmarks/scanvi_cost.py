@@ -142,7 +142,7 @@ def epoch_rows(n_types: int, rounds: int, sides: list[str]) -> list[dict]:
         row = {"part": "epoch", "types": n_types, "side": side, "seconds": medians[side]}
         row |= {
             "spread": float(np.ptp(found) / medians[side]),
-            "of_our_scvi": medians[side] / medians["lucidcell SCVI"],
+            "of_our_scvi": medians[side] / medians.get("lucidcell SCVI", np.nan),
         }
         rows.append(row | {"peer_over_this": medians.get("scvi-tools SCANVI", np.nan) / medians[side]})
     return rows
@@ -160,9 +160,11 @@ def main() -> None:
     if arguments.inner:
         print(json.dumps(inner(arguments.inner)))
         return
-    table = pd.read_csv(OUT) if OUT.exists() else pd.DataFrame(columns=["part", "types"])
+    table = pd.read_csv(OUT) if OUT.exists() else pd.DataFrame(columns=["part", "types", "side"])
     for n_types in arguments.types if "epoch" in arguments.part else []:
-        if not ((table["part"] == "epoch") & (table["types"] == n_types)).any():
+        timed = table.loc[(table["part"] == "epoch") & (table["types"] == n_types), "side"]
+        if set(arguments.side) - set(timed):  # ratios are of one run, so that all of its sides are timed again
+            table = table.drop(timed.index)
             table = save(table, epoch_rows(n_types, arguments.rounds, arguments.side))
     if "memory" in arguments.part and not (table["part"] == "memory").any():
         rows = [{"part": "memory", "types": 50, "epochs": n} | in_process("memory", n) for n in (3, 12)]

@@ -200,3 +200,7 @@ def test_linear_relu_dropout_shows_nan():
     x = torch.randn(4, 3)
     x[2, 1] = torch.nan
     assert linear_relu_dropout(x, torch.nn.Linear(3, 8), 0.1).isnan().all()
+    layer = torch.nn.Linear(3, 8)
+    with torch.no_grad():
+        layer.bias[5] = torch.nan
+    assert linear_relu_dropout(torch.randn(10, 3), layer, 0.1).isnan().all()

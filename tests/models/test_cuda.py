@@ -26,12 +26,14 @@ MODELS = {
     "scanvi-sampled": lambda adata: lc.SCANVI(
         adata, labels_key="known", unlabeled_category="?", label_sum="sampled", n_unobserved_types=16, **SMALL
     ),
+    "scanvi-tree": lambda adata: lc.SCANVI(adata, labels_key=["group", "known"], unlabeled_category="?", **SMALL),
 }
 
 
 @pytest.fixture(scope="module")
 def cells() -> ad.AnnData:
     adata = simulate_counts(500, 80, n_types=4, n_batches=2, seed=5)
+    adata.obs["group"] = np.where(adata.obs["cell_type"].astype(str).isin(["type_0", "type_1"]), "left", "right")
     adata.obs["known"] = np.where(np.arange(500) < 300, adata.obs["cell_type"].astype(str), "?")
     return adata
 
@@ -44,29 +46,33 @@ def trained(name: str, cells: ad.AnnData, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_training_reaches_the_elbo_of_the_cpu(name: str, cells: ad.AnnData) -> None:
-    """Random numbers differ between devices, so that runs do too, as two seeds do."""
-    on_cpu = [trained(name, cells, device="cpu", precision="float32", seed=seed) for seed in range(4)]
-    on_gpu = trained(name, cells, device="cuda")
-    *ends, end = [model.history["validation_negative_elbo"].iloc[-1] for model in (*on_cpu, on_gpu)]
-    spread = max(ends) - min(ends)
-    assert min(ends) - spread <= end <= max(ends) + spread
-    assert end < on_gpu.history["validation_negative_elbo"].iloc[0]
-    assert np.isfinite(on_gpu.get_latent_representation()).all()
+    """Both hold out the same cells; their random numbers differ, so that they end close by and not at one number."""
+    on_cpu = trained(name, cells, device="cpu", precision="float32", max_epochs=40).history["validation_negative_elbo"]
+    model = trained(name, cells, device="cuda", max_epochs=40)
+    on_gpu = model.history["validation_negative_elbo"]
+    fall = on_cpu.iloc[0] - on_cpu.iloc[-1]
+    assert abs(on_gpu.iloc[-1] - on_cpu.iloc[-1]) < 0.2 * fall
+    assert np.isfinite(model.get_latent_representation()).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_loss_and_its_gradients_are_those_of_the_cpu(name: str, cells: ad.AnnData) -> None:
-    """In evaluation mode and at z = mean, nothing is random."""
+    """In evaluation mode, at z = mean and at the lowest draw of a type, nothing is random."""
     model = trained(name, cells, device="cpu", precision="float32", max_epochs=1)
-    module, batch = model.module.eval(), model.cells.take(np.arange(64))
-    found = []
+    module, batch = model.module.eval(), model.cells.take(np.arange(200, 360))
+    found: list[list[torch.Tensor]] = []
     for device in ("cpu", "cuda"):
         module.to(device).zero_grad()
-        with patch.object(torch, "randn", torch.zeros), patch.object(torch, "randn_like", torch.zeros_like):
-            loss = model.vae.loss(batch.to(device), 1.0).objective
+        on_device = batch.to(device)
+        with patch.multiple(torch, randn=torch.zeros, randn_like=torch.zeros_like, rand=torch.zeros):
+            loss = module.loss(on_device, 1.0).objective
+            if name.startswith("scanvi"):
+                known = on_device.label >= 0
+                loss = loss + module.cross_entropy(module.vae.encode(on_device).mu[known], on_device.label[known])
         loss.backward()
-        gradients = [p.grad.cpu().clone() for p in model.vae.parameters() if p.grad is not None]
-        found.append([loss.detach().cpu(), *gradients])
+        parameters = [parameter for parameter in module.parameters() if parameter.numel()]
+        assert all(parameter.grad is not None for parameter in parameters)
+        found.append([loss.detach().cpu(), *(parameter.grad.cpu().clone() for parameter in parameters)])
     module.to("cpu")
     for on_cpu, on_gpu in zip(*found, strict=True):
         torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-3 * float(on_cpu.abs().max()) + 1e-7)

@@ -366,16 +366,26 @@ def test_the_turn_sees_labelled_training_cells_only(partly: ad.AnnData) -> None:
         np.testing.assert_array_equal(np.bincount(one), np.bincount(labels[labels >= 0]))
 
 
-@pytest.mark.parametrize(("n_labelled", "kept"), [(60, True), (110, False)])
+@pytest.mark.parametrize(
+    ("n_labelled", "training", "kept"), [(60, "alternate", True), (100, "alternate", False), (60, "joint", False)]
+)
 def test_few_labelled_cells_all_train_where_others_can_be_held_out(
-    partly: ad.AnnData, n_labelled: int, kept: bool
+    partly: ad.AnnData, n_labelled: int, training: str, kept: bool
 ) -> None:
-    """Of 120 cells 12 are held out, and 110 labelled ones would leave 10 for that."""
+    """Of 120 cells 12 are held out; of the 20 that 100 labelled ones leave, that would be more than half."""
     partly.obs["known"] = np.where(np.arange(120) < n_labelled, partly.obs["cell_type"], "?")
-    model = lc.SCANVI(partly, labels_key="known", unlabeled_category="?", n_hidden=16, n_latent=3)
+    model = lc.SCANVI(partly, labels_key="known", unlabeled_category="?", n_hidden=16, n_latent=3, training=training)
     model.train(**TRAINING | {"max_epochs": 1})
     assert len(model.validation_indices) == 12
     assert (not (model.cells.label[model.validation_indices] >= 0).any()) == kept
+
+
+def test_few_finest_labels_all_train_where_the_others_name_their_group(partly: ad.AnnData) -> None:
+    partly.obs["group"] = np.where(partly.obs["cell_type"] == partly.obs["cell_type"].iloc[0], "one", "other")
+    partly.obs["known"] = np.where(np.arange(120) < 60, partly.obs["cell_type"], "?")
+    model = lc.SCANVI(partly, labels_key=["group", "known"], unlabeled_category="?", n_hidden=16, n_latent=3)
+    model.train(**TRAINING | {"max_epochs": 1})
+    assert (partly.obs["known"].iloc[model.validation_indices] == "?").all()
 
 
 @pytest.mark.parametrize("training", ["alternate", "both"])

@@ -16,7 +16,7 @@ from scipy.stats import entropy
 import lucidcell as lc
 from lucidcell.cells.simulate import simulate_counts
 from lucidcell.errors import SettingError
-from lucidcell.readouts.annotation import label_log_probabilities
+from lucidcell.readouts.annotation import calibrate_model, label_log_probabilities
 from lucidcell.readouts.calibration import fit_temperature, weights_of
 from lucidcell.readouts.cross_fit import cross_fitted_log_probabilities
 
@@ -89,7 +89,7 @@ def test_few_labels_are_declined_and_probabilities_stay_raw(
         model.train(**TRAINING | {"max_epochs": 1})
     found = model.calibration
     assert found.declined is not None
-    said = f"takes 50 labelled cells, and there are {found.n_cells}; they stay as the classifier"
+    said = "takes 50 labelled cells that could be left out in turn, and there are 40; they stay as the classifier"
     assert said in found.declined
     assert found.declined in caplog.text
     pd.testing.assert_frame_equal(model.predict(soft=True), model.predict(soft=True, calibrated=False))
@@ -101,13 +101,48 @@ def test_few_labels_are_judged_by_classifiers_that_had_not_seen_them(cells: ad.A
     model = lc.SCANVI(few, labels_key="fine", **SMALL)
     model.train(**TRAINING | {"max_epochs": 30})
     found, known = model.calibration, np.arange(80)
-    assert (found.labels, found.n_cells) == ("labelled cells", 80)
+    assert (found.labels, found.n_cells) == ("labelled cells that could be left out in turn", 80)
     assert not np.isin(known, model.validation_indices).any()
     crossed, own = cross_fitted_log_probabilities(model, known), label_log_probabilities(model, indices=known)
     np.testing.assert_array_equal(crossed, cross_fitted_log_probabilities(model, known))
     label = model.cells.label[known]
     assert crossed[known, label].mean() < own[known, label].mean(), "the model's own classifier has seen these labels"
     assert (crossed.argmax(1) == label).mean() > 0.5
+
+
+@pytest.mark.parametrize("training", ["joint", "both"])
+def test_labels_that_the_encoder_was_fitted_to_judge_nothing(cells: ad.AnnData, training: str) -> None:
+    """Every classifier on such an embedding would be right about them, whether it had seen them or not."""
+    few = cells.copy()
+    few.obs["fine"] = np.where(np.arange(400) < 80, cells.obs["cell_type"], "?")
+    model = lc.SCANVI(few, labels_key="fine", training=training, **SMALL)
+    model.train(**TRAINING | {"max_epochs": 1})
+    n_held_out = int((model.validation_indices < 80).sum())
+    said = f"takes 50 labelled cells that were held out, and there are {n_held_out}"
+    assert n_held_out > 0
+    assert said in model.calibration.declined
+
+
+def test_a_classifier_that_had_no_turn_is_not_judged_by_others(cells: ad.AnnData) -> None:
+    few = cells.copy()
+    few.obs["fine"] = np.where(np.arange(400) < 80, cells.obs["cell_type"], "?")
+    model = lc.SCANVI(few, labels_key="fine", **SMALL)
+    model.train(**TRAINING | {"max_epochs": 2})
+    assert model.calibration.declined is None
+    for interrupted in (model.history[model.history["phase"] == "scvi"], model.history[[]].iloc[:0]):
+        model.history = interrupted
+        assert "that were held out, and there are 0" in calibrate_model(model).declined
+
+
+def test_the_only_label_of_a_type_is_not_judged(cells: ad.AnnData) -> None:
+    """No classifier that had not seen it could know the type."""
+    few, of_type = cells.copy(), (cells.obs["cell_type"] == "type_0").to_numpy()
+    hidden = (np.arange(400) >= 100) | (of_type & (np.cumsum(of_type) > 1))
+    few.obs["fine"] = np.where(hidden, "?", cells.obs["cell_type"])
+    model = lc.SCANVI(few, labels_key="fine", **SMALL)
+    model.train(**TRAINING | {"max_epochs": 2})
+    assert (few.obs["fine"] == "type_0").sum() == 1
+    assert model.calibration.n_cells == (~hidden).sum() - 1
 
 
 def test_saving_and_mapping_keep_the_calibration(model: Any, cells: ad.AnnData, tmp_path: Path) -> None:

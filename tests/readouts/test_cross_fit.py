@@ -9,7 +9,7 @@ import torch
 import lucidcell as lc
 from lucidcell.cells.simulate import simulate_counts
 from lucidcell.models.scanvi import Classifier
-from lucidcell.readouts.cross_fit import N_PARTS, SideBySide, cross_fitted_log_probabilities
+from lucidcell.readouts.cross_fit import N_PARTS, SideBySide, cross_fitted_log_probabilities, parts_of
 
 
 @pytest.mark.parametrize("n_layers", [0, 1, 2])
@@ -33,8 +33,10 @@ def test_side_by_side_they_say_what_each_says_alone(n_layers: int) -> None:
     assert not torch.equal(together(z, learning=True), logits) or n_layers == 0
 
 
-def test_no_classifier_learns_from_its_own_part() -> None:
+def test_no_classifier_learns_from_its_own_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever labels the cells of a part have, what is said of them is the same."""
+    part = np.random.default_rng(0).permutation(90) % N_PARTS
+    monkeypatch.setattr("lucidcell.readouts.cross_fit.parts_of", lambda labels, seed: part)
     adata = simulate_counts(300, 60, n_types=3, seed=1)
     adata.obs["known"] = np.where(np.arange(300) < 90, adata.obs["cell_type"].astype(str), "?")
     model = lc.SCANVI(adata, labels_key="known", unlabeled_category="?", n_latent=4, n_hidden=16)
@@ -42,8 +44,17 @@ def test_no_classifier_learns_from_its_own_part() -> None:
     known = np.arange(90)
     first = cross_fitted_log_probabilities(model, known)
     np.testing.assert_allclose(np.exp(first).sum(1), 1, atol=1e-5)
-    own = np.random.default_rng(0).permutation(90) % N_PARTS == 2
+    own = part == 2
     model.cells.label[known[own]] = (model.cells.label[known[own]] + 1) % 3
     second = cross_fitted_log_probabilities(model, known)
     np.testing.assert_array_equal(first[own], second[own])
     assert not np.array_equal(first[~own], second[~own])
+
+
+def test_the_cells_of_a_label_are_dealt_out_over_the_parts() -> None:
+    labels = np.repeat(np.arange(6), [1, 2, 4, 5, 11, 40])
+    part = parts_of(labels, seed=3)
+    for label in range(6):
+        sizes = np.bincount(part[labels == label], minlength=N_PARTS)
+        assert sizes.max() - sizes.min() <= 1
+    assert not np.array_equal(part, parts_of(labels, seed=4))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import numpy as np
@@ -10,7 +11,7 @@ from battery import assert_sentence
 
 from lucidcell.errors import SettingError
 from lucidcell.maths import threads
-from lucidcell.maths.fused import has_bfloat16_products, is_low_precision
+from lucidcell.maths.fused import has_bfloat16_products, is_low_precision, low_precision
 from lucidcell.training.settings import Settings, environment
 
 
@@ -64,6 +65,14 @@ def test_numpy_numbers_become_plain_ones():
     resolved = Settings(max_epochs=np.int64(3), learning_rate=np.float32(0.5), seed=np.uint8(4)).resolve(100)
     assert json.loads(json.dumps(asdict(resolved)))["learning_rate"] == 0.5
     assert type(resolved.max_epochs) is int
+
+
+def test_low_precision_is_that_of_the_thread_that_asked_for_it(monkeypatch):
+    monkeypatch.setattr("lucidcell.maths.fused.has_bfloat16_products", lambda: True)
+    with low_precision(True), ThreadPoolExecutor(1) as other:
+        assert is_low_precision()
+        assert not other.submit(is_low_precision).result()
+    assert not is_low_precision()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ def has_bfloat16_products() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-_low = False
+_low = ContextVar("low precision", default=False)  # of the calling thread
 
 
 @contextmanager
@@ -44,17 +45,16 @@ def low_precision(on: bool) -> Iterator[None]:
     Torch's own `set_float32_matmul_precision("medium")` would convert the operands of small products too, which takes
     longer than these products: 50 us instead of 20 (Xeon with AMX, LOG.md).
     """
-    global _low
-    before, _low = _low, on and has_bfloat16_products()
+    before = _low.set(on and has_bfloat16_products())
     try:
         yield
     finally:
-        _low = before
+        _low.reset(before)
 
 
 def is_low_precision() -> bool:
     """Whether the large products take bfloat16 operands now."""
-    return _low
+    return _low.get()
 
 
 class LogLikelihood(NamedTuple):

@@ -92,14 +92,20 @@ def forward(x, bias, weight, shift, eps, momentum, running_mean, running_varianc
     return True
 
 
-@njit(**KERNEL)
-def rectify(x, bias, seed, rate, out):
-    """out = dropout(relu(x + bias)); False if x is not finite."""
-    sums = np.zeros(x.shape[1], F)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=KEEPS_NAN)
+def _sizes(x, bias):
+    """Sum of absolute values in every column, (H,), that of the bias among them."""
+    sizes = np.abs(bias)
     for i in range(x.shape[0]):
         for h in range(x.shape[1]):
-            sums[h] += abs(x[i, h])
-    if not _all_finite(sums):
+            sizes[h] += abs(x[i, h])
+    return sizes
+
+
+@njit(**KERNEL)
+def rectify(x, bias, seed, rate, out):
+    """out = dropout(relu(x + bias)); False if x or the bias is not finite."""
+    if not _all_finite(_sizes(x, bias)):
         return False
     _scale_and_mask(x, np.ones_like(bias), bias, seed, rate, out)
     return True

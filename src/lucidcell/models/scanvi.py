@@ -641,11 +641,15 @@ class SCANVI(CountModel):
         return new_types.find_new_types(self, adata, clusters=clusters, k=k, least_mixing=least_mixing, seed=seed)
 
     def _never_held_out(self, cells: Cells, settings: Settings) -> np.ndarray | None:
-        """Labelled cells, where too few of them would be held out to judge probabilities by."""
-        labelled = cells.label >= 0
-        too_few = round((1 - settings.train_size) * labelled.sum()) < FEWEST_CELLS
-        enough_others = round((1 - settings.train_size) * len(cells)) <= (~labelled).sum()
-        return labelled if too_few and enough_others else None
+        """Cells labelled with a type, where too few of them would be held out to judge probabilities by.
+
+        Only if others than these can then judge: classifiers that had not seen them, and enough cells without a label.
+        """
+        labelled = np.isin(cells.label, self.taxonomy.leaves)
+        held_out = 1 - settings.train_size
+        too_few = round(held_out * labelled.sum()) < FEWEST_CELLS
+        enough_others = 2 * held_out * len(cells) <= (~labelled).sum()
+        return labelled if self.config.training == "alternate" and too_few and enough_others else None
 
     def _after_training(self) -> None:
         self.calibration = annotation.calibrate_model(self)

@@ -13,8 +13,8 @@ from scipy.special import xlogy
 
 from lucidcell.errors import SettingError
 from lucidcell.maths.sampling import some_rows
-from lucidcell.readouts.calibration import FEWEST_CELLS, Calibration, calibrate, tempered, weights_of
-from lucidcell.readouts.cross_fit import cross_fitted_log_probabilities
+from lucidcell.readouts.calibration import FEWEST_CELLS, Calibration, calibrate, declined, tempered, weights_of
+from lucidcell.readouts.cross_fit import cross_fitted_log_probabilities, number_of_turns
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,7 +67,7 @@ def calibrate_model(model: SCANVI) -> Calibration:
     """Calibrate a model that was trained just now.
 
     On the labelled cells that were held out of its training; where these are too few, on all labelled cells, whose
-    probabilities are then of classifiers that had not seen them.
+    probabilities are then of classifiers that had not seen them, if only the classifier learned from labels.
     """
     taxonomy, label = model.taxonomy, model.cells_of(None).label
     leaf_of_node = np.full(len(taxonomy.names) + 1, -1)  # the last, also -1, for cells without a label
@@ -75,20 +75,21 @@ def calibrate_model(model: SCANVI) -> Calibration:
     leaf = leaf_of_node[label]
     source, rows = "labelled cells that were held out", model.validation_indices
     rows = rows[leaf[rows] >= 0]
-    log_probabilities = np.empty((0, len(taxonomy.leaves)))
     if len(rows) >= FEWEST_CELLS:
         log_probabilities = label_log_probabilities(model, indices=rows)
-    else:
-        source, known = "labelled cells", np.flatnonzero(label >= 0)
-        at_leaf = leaf[known] >= 0
-        rows = known[at_leaf]
+    elif model.config.training == "alternate" and number_of_turns(model):
+        source, known = "labelled cells that could be left out in turn", np.flatnonzero(label >= 0)
+        others_are_known = np.bincount(label[known], minlength=len(taxonomy.names))[label[known]] > 1
+        judged = (leaf[known] >= 0) & others_are_known
+        rows = known[judged]
         if len(rows) >= FEWEST_CELLS:
-            log_probabilities = cross_fitted_log_probabilities(model, known)[at_leaf]
-    weights = weights_of(leaf[rows], _frequencies(model)) if len(rows) >= FEWEST_CELLS else None
-    found = calibrate(log_probabilities, leaf[rows], taxonomy.leaf_names, source=source, weights=weights)
-    if found.declined is not None:
+            log_probabilities = cross_fitted_log_probabilities(model, known)[judged]
+    if len(rows) < FEWEST_CELLS:
+        found = declined(len(rows), source)
         logger.warning("%s", found.declined)
-    return found
+        return found
+    weights = weights_of(leaf[rows], _frequencies(model))
+    return calibrate(log_probabilities, leaf[rows], taxonomy.leaf_names, source=source, weights=weights)
 
 
 def _frequencies(model: SCANVI) -> np.ndarray:

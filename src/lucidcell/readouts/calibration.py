@@ -95,6 +95,15 @@ def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray, weights: 
     return float(np.exp(found.x))
 
 
+def declined(n: int, source: str) -> Calibration:
+    """What is found where there are only `n` labels from the `source`."""
+    sentence = (
+        f"to calibrate probabilities takes {FEWEST_CELLS} {source}, and there are {n}; they stay as the classifier "
+        "gives them."
+    )
+    return Calibration(1.0, source, n, declined=sentence)
+
+
 def calibrate(
     log_probabilities: np.ndarray,
     labels: np.ndarray,
@@ -123,11 +132,7 @@ def calibrate(
     """
     n = len(labels)
     if n < FEWEST_CELLS:
-        sentence = (
-            f"to calibrate probabilities takes {FEWEST_CELLS} {source}, and there are {n}; they stay as the classifier "
-            "gives them."
-        )
-        return Calibration(1.0, source, n, declined=sentence)
+        return declined(n, source)
     weights = np.ones(n) if weights is None else weights
     part = np.random.default_rng(seed).permutation(n) % N_PARTS
     after = np.empty((n, len(names)))

@@ -54,8 +54,25 @@ class SideBySide(nn.Module):
         return x
 
 
+def number_of_turns(model: SCANVI) -> int:
+    """How often the classifier of a trained model was fitted by itself."""
+    return int(model.history["train_classification"].notna().sum()) if "train_classification" in model.history else 0
+
+
+def parts_of(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Part of each cell, (n,); the cells of each label are dealt out over the parts."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    part = np.empty(len(labels), np.int64)
+    part[order] = np.arange(len(labels)) % N_PARTS
+    return part
+
+
 def cross_fitted_log_probabilities(model: SCANVI, rows: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """log q(c | z) of the labelled cells `rows`, (n, C) float64, each by a classifier that had not seen its part.
+
+    For a model whose classifier learns by itself alone (`training="alternate"`): otherwise q(z | x) has been fitted to
+    these labels too, and tells every classifier what it has not seen.
 
     Every classifier is fitted with as many turns as that of `model` had, and in the same batches; in each of them a
     classifier learns from the cells that are not of its own part.
@@ -63,7 +80,7 @@ def cross_fitted_log_probabilities(model: SCANVI, rows: np.ndarray, *, seed: int
     Parameters
     ----------
     model
-        SCANVI that was trained in this session.
+        SCANVI that was trained in this session, by "alternate".
     rows
         Positions (n,) of cells with a label.
     seed
@@ -72,8 +89,8 @@ def cross_fitted_log_probabilities(model: SCANVI, rows: np.ndarray, *, seed: int
     module, settings = model.module, model._trained_record().settings
     assert settings.learning_rate is not None
     assert settings.batch_size is not None
-    part = torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)) % N_PARTS)
-    n_turns = int((model.history["phase"] == model.history["phase"].iloc[-1]).sum())
+    part = torch.from_numpy(parts_of(model.cells_of(None).label[rows], seed))
+    n_turns = number_of_turns(model)
 
     def log_q_nodes(z: Tensor, learning: bool) -> Tensor:  # (P, B, nodes)
         logits = classifiers(z, learning=learning)
