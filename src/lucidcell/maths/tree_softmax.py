@@ -14,10 +14,10 @@ TOP = -1
 class TreeSoftmax(nn.Module):
     """P(leaf) is a softmax of the sums of logits from the top down to each leaf, P(node) that of its leaves together.
 
-    As conditionals, P(node) = P(parent) softmax among siblings of (the node's logit + that of its children together), so
-    that every leaf's logit learns from all cells, and a parent's from all that its leaves have in common. Softmaxes
-    of the logits alone among siblings are the same family, and learn less from few labels (docs/scanvi.md). A tree of
-    depth 1 is a softmax.
+    As conditionals, P(node) = P(parent) softmax among siblings of the node's logit + log of what its children have
+    together, so that every leaf's logit learns from all cells, and a parent's from all that its leaves have in common.
+    Softmaxes of the logits alone among siblings are the same family, and learn less from few labels (docs/scanvi.md).
+    A tree of depth 1 is a softmax.
 
     Parameters
     ----------
