@@ -73,7 +73,8 @@ def along(rows: pd.DataFrame) -> Figure:
     for method, values in rows[rows["what"] == "mixing"].groupby("method"):
         bins = values.assign(bin=values.groupby("seed").cumcount(), where=values["where"].astype(float))
         means = bins.groupby("bin")[["where", "value"]].mean()
-        ax.plot(means["where"], means["value"], color=COLOURS[method], label=method)
+        dashes = "--" if method == "true factors" else "-"
+        ax.plot(means["where"], means["value"], dashes, color=COLOURS[method], label=method)
     for end in (-0.6, 0.6):
         ax.axvline(end, color="grey", linewidth=0.8, linestyle=":")
     ax.set_ylim(0, 1)

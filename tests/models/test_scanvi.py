@@ -28,6 +28,7 @@ from torch.distributions import Categorical, Independent, Normal
 from torch.distributions.kl import kl_divergence as kl
 
 import lucidcell as lc
+from lucidcell.cells.cells import Cells
 from lucidcell.cells.simulate import simulate_counts
 from lucidcell.cells.taxonomy import Taxonomy
 from lucidcell.errors import DataError, NotTrainedError, SettingError
@@ -431,6 +432,28 @@ def test_a_kill_within_a_turn_is_repaired(partly: ad.AnnData, tmp_path: Any) -> 
             model.train(**settings)
         model.train(**settings, resume=True)
     assert_same_training(model, whole)
+
+
+@pytest.mark.parametrize("n_cells_seen", [0, 200])
+def test_a_run_cut_off_before_the_classifier_learned_says_so(
+    partly: ad.AnnData, caplog: pytest.LogCaptureFixture, n_cells_seen: int
+) -> None:
+    """In the first step, or in the second epoch of scVI."""
+    model, take = lc.SCANVI(partly, labels_key="known", unlabeled_category="?", n_hidden=16, n_latent=3), Cells.take
+    seen = []
+
+    def pressing_ctrl_c(cells: Cells, rows: np.ndarray) -> Any:
+        seen.extend(rows)
+        if len(seen) > n_cells_seen:
+            seen.clear()
+            raise KeyboardInterrupt
+        return take(cells, rows)
+
+    with patch.object(Cells, "take", pressing_ctrl_c):
+        model.train(**TRAINING | {"max_epochs": 10})
+    assert model.record.stopped == "interrupted"
+    assert "training ended before the classifier's first epoch" in caplog.text
+    assert len(model.predict()) == 120
 
 
 def test_planted_types_are_found_from_few_labels() -> None:

@@ -38,6 +38,7 @@ docs/scanvi.md lists the differences from it, from its code and from scvi-tools,
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -77,6 +78,8 @@ if TYPE_CHECKING:
     from lucidcell.readouts.groups import Groups
     from lucidcell.readouts.scale_samples import DrawZ
     from lucidcell.training.settings import Settings
+
+logger = logging.getLogger("lucidcell")
 
 LIKELIEST = 8  # types that a sampled sum takes exactly
 WORTH_SAMPLING = 17  # types; below, finding the likeliest takes longer than all of them
@@ -652,6 +655,8 @@ class SCANVI(CountModel):
         return labelled if self.config.training == "alternate" and too_few and enough_others else None
 
     def _after_training(self) -> None:
+        if "scanvi" not in set(self.history.get("phase", [])):
+            logger.warning("training ended before the classifier's first epoch; predictions are those of chance.")
         self.calibration = annotation.calibrate_model(self)
 
     def own_groups(self, adata: AnnData | None) -> Groups:
