@@ -63,7 +63,9 @@ def composition(rows: pd.DataFrame) -> Figure:
             ax.set_yticks(range(len(methods)), methods)
             ax.set_ylim(len(methods) - 0.5, -0.5)
             ax.set_xlim(-0.02, 1.02)
-            ax.set_title(f"{scenario}\n{what}", fontsize=8)
+            ax.set_title(f"{scenario}\n{what} types", fontsize=8)
+            if not ((rows["scenario"] == scenario) & (rows["what"] == what)).any():
+                ax.text(0.5, 0.5, "no such cells", transform=ax.transAxes, ha="center", color="grey")
     return figure
 
 

@@ -69,15 +69,15 @@ def test_constraints_pin_every_dependency_within_its_range():
         assert requirement.specifier.contains(pins[requirement.name.lower()]), text
 
 
-def code_block(language: str) -> str:
-    """Return the first block of this language in the README."""
-    return re.search(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)[1]
+def code_blocks(language: str) -> list[str]:
+    """Return the blocks of this language in the README."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 
 
 def tree_paths() -> set[str]:
     """Return the paths in the README's tree: two spaces a level; a folder with nothing below it is closed."""
     paths, parents = set(), []
-    for line in code_block("text").splitlines():
+    for line in code_blocks("text")[0].splitlines():
         name = line.split()[0]
         depth = (len(line) - len(line.lstrip())) // 2
         parents[depth:] = [name]
@@ -96,9 +96,11 @@ def test_readme_tree_is_the_disk():
     assert sorted(p for p in listed if (ROOT / p).is_dir() != p.endswith("/")) == [], "folders end in a slash"
 
 
-def test_readme_example_runs(tmp_path, monkeypatch):
+def test_readme_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    example = code_block("python")
-    assert len(example.splitlines()) <= 18
-    exec(compile(example, "<example of the README>", "exec"), {"__name__": "readme"})
+    names = {"__name__": "readme"}
+    for example in code_blocks("python"):
+        assert len(example.splitlines()) <= 18
+        exec(compile(example, "<example of the README>", "exec"), names)
     assert list(tmp_path.rglob("report.html"))
+    assert (names["scanvi"].predict() == names["types"]).mean() > 0.7
