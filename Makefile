@@ -17,8 +17,8 @@ RUN_TESTS := MPLBACKEND=agg OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 demo: .venv/package.stamp ## train on the PBMC 3k extract and write runs/demo/report.html
 	$(BIN)/lucidcell demo --out runs/demo
 
-test: .venv/test.stamp ## fast tests, files divided between two processes
-	$(RUN_TESTS) --numprocesses 2 --dist loadfile -m "not slow and not oracle" $(PYTEST)
+test: .venv/test.stamp ## fast tests, divided between two processes of one thread each
+	OMP_NUM_THREADS=1 $(RUN_TESTS) --numprocesses 2 --dist loadfile -m "not slow and not oracle" $(PYTEST)
 
 test-slow: .venv/test.stamp ## tests that take longer than a few seconds
 	$(RUN_TESTS) -m "slow and not oracle" $(PYTEST)
