@@ -103,12 +103,13 @@ def label_terms(module: SCANVIModule, z: Tensor, log_q_z: Tensor, label: Tensor)
     return module.label_terms(z, log_q_z, label).total
 
 
-@pytest.mark.parametrize("taxonomy", [FLAT, TREE], ids=["flat", "tree"])
-@pytest.mark.parametrize("label", range(-1, 4))
+@pytest.mark.parametrize(
+    ("taxonomy", "label"),
+    [pytest.param(tree, label, id=f"{name} {label}") for name, tree in (("flat", FLAT), ("tree", TREE))
+     for label in range(-1, len(tree.names))],
+)  # fmt: skip
 def test_the_bounds_equal_enumeration(taxonomy: Taxonomy, label: int) -> None:
     """L for a leaf, U for no label, and the bound between them for an inner node."""
-    if label >= len(taxonomy.names):
-        pytest.skip("the flat model has three labels")
     module = toy(taxonomy)
     z, posterior = torch.randn(4, 2).double(), Independent(Normal(torch.zeros(4, 2), 0.7 * torch.ones(4, 2)), 1)
     log_q_z = posterior.log_prob(z)

@@ -30,7 +30,7 @@ def test_side_by_side_they_say_what_each_says_alone(n_layers: int) -> None:
                 layer.weight.copy_(weight)
                 layer.bias.copy_(bias)
         torch.testing.assert_close(logits[p], alone(z), rtol=1e-5, atol=1e-5)
-    assert not torch.equal(together(z, learning=True), logits) or n_layers == 0
+    assert torch.equal(together(z, learning=True), logits) == (n_layers == 0), "dropout is between layers"
 
 
 def test_no_classifier_learns_from_its_own_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,19 +93,19 @@ def forward(x, bias, weight, shift, eps, momentum, running_mean, running_varianc
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=KEEPS_NAN)
-def _sizes(x, bias):
+def _column_norms(x, bias):
     """Sum of absolute values in every column, (H,), that of the bias among them."""
-    sizes = np.abs(bias)
+    norms = np.abs(bias)
     for i in range(x.shape[0]):
         for h in range(x.shape[1]):
-            sizes[h] += abs(x[i, h])
-    return sizes
+            norms[h] += abs(x[i, h])
+    return norms
 
 
 @njit(**KERNEL)
 def rectify(x, bias, seed, rate, out):
     """out = dropout(relu(x + bias)); False if x or the bias is not finite."""
-    if not _all_finite(_sizes(x, bias)):
+    if not _all_finite(_column_norms(x, bias)):
         return False
     _scale_and_mask(x, np.ones_like(bias), bias, seed, rate, out)
     return True

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 TOP = -1
 
@@ -26,27 +25,20 @@ class TreeSoftmax(nn.Module):
     """
 
     leaves: Tensor  # (leaves,) their nodes
-    path: Tensor  # (levels - 1, leaves) each leaf's parent, the parent's parent, ...; n_nodes beyond the root
-    pairs: Tensor  # (2, pairs) an inner node and a leaf under it, as its position among the leaves
+    inner: Tensor  # (inner,) the other nodes
+    pairs: Tensor  # (2, pairs) an inner node and a leaf under it, as positions among these
     order: Tensor  # (nodes,) place of each node among the leaves and, after them, the inner nodes
 
     def __init__(self, parents: Sequence[int]) -> None:
         super().__init__()
-        n = len(parents)
         inner = sorted(set(parents) - {TOP})
-        leaves = [node for node in range(n) if node not in set(inner)]
-        paths = [self._above(leaf, parents) for leaf in leaves]
-        longest = max(map(len, paths), default=0)
-        under = [(inner.index(node), k) for k, path in enumerate(paths) for node in path]
+        leaves = sorted(set(range(len(parents))) - set(inner))
+        under = [(inner.index(node), k) for k, leaf in enumerate(leaves) for node in self._above(leaf, parents)]
         self.flat = not inner
-        buffers = {
-            "leaves": torch.tensor(leaves),
-            "path": torch.tensor([[*path, *[n] * (longest - len(path))] for path in paths]).t(),
-            "pairs": torch.tensor(under).t(),
-            "order": torch.tensor([*leaves, *inner]).argsort(),
-        }
+        buffers = {"leaves": leaves, "inner": inner, "pairs": [*zip(*under, strict=True)]}
         for name, values in buffers.items():
-            self.register_buffer(name, values.contiguous(), persistent=False)
+            self.register_buffer(name, torch.tensor(values, dtype=torch.long), persistent=False)
+        self.register_buffer("order", torch.cat([self.leaves, self.inner]).argsort(), persistent=False)
 
     @staticmethod
     def _above(node: int, parents: Sequence[int]) -> list[int]:
@@ -59,13 +51,10 @@ class TreeSoftmax(nn.Module):
         """Log-probability of every node, (B, nodes), from logits (B, nodes)."""
         if self.flat:
             return torch.log_softmax(logits, dim=1)
-        padded, scores = pad(logits, (0, 1)), logits[:, self.leaves]
-        for step in self.path:
-            scores = scores + padded[:, step]
+        node, leaf = self.pairs[:, None].expand(-1, len(logits), -1)
+        scores = logits[:, self.leaves].scatter_add(1, leaf, logits[:, self.inner[self.pairs[0]]])
         of_leaves = torch.log_softmax(scores, dim=1)
-        node, leaf = self.pairs
-        terms, node = of_leaves[:, leaf], node.expand(len(logits), -1)
-        none = logits.new_full((len(logits), len(self.order) - len(self.leaves)), -torch.inf)
+        terms, none = of_leaves[:, self.pairs[1]], logits.new_full((len(logits), len(self.inner)), -torch.inf)
         largest = none.scatter_reduce(1, node, terms.detach(), "amax")
         total = torch.zeros_like(none).scatter_add(1, node, (terms - largest.gather(1, node)).exp())
         return torch.cat([of_leaves, largest + total.log()], dim=1)[:, self.order]

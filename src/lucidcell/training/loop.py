@@ -38,7 +38,6 @@ from lucidcell.training.turn import inputs_of, pass_over
 logger = logging.getLogger("lucidcell")
 
 VALIDATION_BATCH = 1024
-ADAM_EPS = 1e-8
 CHECKPOINT_SHARE = 20  # a checkpoint is written when training has gone on for this many times what the last one took
 CHECKPOINT_SECONDS = 1.0
 LONG_RUN_MINUTES = 3
@@ -369,8 +368,8 @@ class _Loop:
 
 def _optimizers(phase: Phase) -> dict[str, Adam]:
     """Those of a phase and of its turn."""
-    turn = {} if phase.turn is None else {"turn": Adam(phase.turn.parameters, eps=ADAM_EPS)}
-    return {"phase": Adam(phase.parameters, eps=ADAM_EPS)} | turn
+    turn = {} if phase.turn is None else {"turn": Adam(phase.turn.parameters)}
+    return {"phase": Adam(phase.parameters)} | turn
 
 
 def _identity(module: nn.Module, phases: list[Phase], cells: Cells, settings: Settings) -> dict[str, Any]:
