@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lucidcell.cells.simulate_tree import simulate_tree
     from lucidcell.metrics.evaluate import evaluate
     from lucidcell.models.base import load
+    from lucidcell.models.ldvae import LDVAE
     from lucidcell.models.scanvi import SCANVI
     from lucidcell.models.scvi import SCVI
     from lucidcell.readouts.rank_genes_groups import to_rank_genes_groups
@@ -46,6 +47,7 @@ __all__ = [
     "select_genes",
     "SCVI",
     "SCANVI",
+    "LDVAE",
     "load",
     "read_gmt",
     "hallmark",
@@ -71,6 +73,7 @@ _HOMES = {
     "select_genes": "lucidcell.cells",
     "SCVI": "lucidcell.models.scvi",
     "SCANVI": "lucidcell.models.scanvi",
+    "LDVAE": "lucidcell.models.ldvae",
     "load": "lucidcell.models.base",
     "read_gmt": "lucidcell.cells",
     "hallmark": "lucidcell.cells",

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 CHECKPOINT = "checkpoint"  # folder in a run folder, while it trains
-MODELS = {"scvi": "SCVI", "scanvi": "SCANVI"}
+MODELS = {"scvi": "SCVI", "scanvi": "SCANVI", "ldvae": "LDVAE"}
 
 DataPath = Annotated[Path, typer.Argument(help="Counts: .h5ad, .zarr, 10x .h5, or a 10x folder with matrix.mtx.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `lucidcell fit` wrote.")]

@@ -24,6 +24,7 @@ from battery import (
 from faults import FAULTS, Fault
 
 from lucidcell.models import storage
+from lucidcell.models.ldvae import LDVAE
 from lucidcell.models.scanvi import SCANVI
 from lucidcell.models.scvi import SCVI
 
@@ -53,6 +54,11 @@ MODELS = [
     Case(SCVI, BATCH | {"dispersion": "gene-label", "labels_key": "cell_type"}),
     Case(SCVI, BATCH | COVARIATES | {"encode_covariates": True, "n_layers": 2, "size_factor_key": "size"}),
     Case(SCVI, {"reproduce": "paper"}),
+    Case(LDVAE, BATCH),
+    Case(LDVAE, BATCH | COVARIATES | {"use_batch_norm": False, "gene_likelihood": "zinb", "encode_covariates": True}),
+    Case(LDVAE, BATCH | SEX | {"latent_distribution": "ln", "n_latent": 5, "dispersion": "gene-batch"}),
+    Case(LDVAE, BATCH | {"nonnegative": True, "l1": 5.0, "size_factor_key": "size", "gene_likelihood": "poisson"}),
+    Case(LDVAE, {"reproduce": "paper", "use_batch_norm": False, "latent_distribution": "ln", "n_latent": 5}),
     Case(SCANVI, BATCH | PARTLY, TYPES, LABELS),
     Case(SCANVI, BATCH | PARTLY | {"training": "joint", "elbo": "marginal"}, TYPES, LABELS),
     Case(

@@ -19,6 +19,7 @@ from lucidcell.maths import count_kernels, threads
 from lucidcell.maths.fused import BLOCK, Problem, Result, is_low_precision
 
 Call = Callable[[], object]
+LEAST_HIDDEN = 32  # products with fewer take less time than the conversion of their operands
 
 
 class _Head(NamedTuple):
@@ -43,7 +44,7 @@ def evaluate(problem: Problem) -> Result:
     """Log-likelihood and gradients of all cells."""
     n_cells, n_genes, n_hidden = problem.shape
     n_threads, rows = _shares(n_cells)
-    dtype = torch.bfloat16 if is_low_precision() else torch.float32
+    dtype = torch.bfloat16 if is_low_precision() and n_hidden >= LEAST_HIDDEN else torch.float32
     hidden = problem.hidden.to(dtype)
     heads = [
         _Head(

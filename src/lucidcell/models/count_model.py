@@ -7,7 +7,7 @@ in `readouts/`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 class CountModel(Model):
     """Shell of the models of counts, with their read-outs. A subclass gives `name`, `config`, `module` and `vae`."""
 
+    readable_rotation: ClassVar[str | None] = None  # in which factors are shown, and compared between fits
+
     @property
     def vae(self) -> SCVIModule:
         """The networks that encode counts to z and decode z to rho."""
@@ -73,6 +75,7 @@ class CountModel(Model):
         batch_size: int | None = None,
         return_dist: bool = False,
         seed: int = 0,
+        rotate: str | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Factors of each cell.
 
@@ -92,16 +95,42 @@ class CountModel(Model):
             Return mean and variance of q(z | x), both (n, D), instead; before the softmax of a logistic normal.
         seed
             Of the draws.
+        rotate
+            "varimax", for a linear decoder: the scores that belong to `get_loadings(rotate="varimax")`, so that
+            scores @ loadings.T stays as it is. Variances are then those of the rotated factors, one by one.
 
         Returns
         -------
         Array (n, D), or (n_samples, n, D) for several draws.
+
+        Raises
+        ------
+        SettingError
+            If the decoder cannot be rotated, or the Gaussian before a softmax is to be.
         """
+        rotation = self.rotation(rotate)
         if return_dist:
-            return latent.latent_distribution(self, adata, indices, batch_size)
+            if rotation is not None and self.vae.config.latent_distribution == "ln":
+                raise SettingError(
+                    "return_dist=True is the Gaussian before the softmax, and a rotation is of the factors after it; "
+                    "leave out one of the two."
+                )
+            mean, variance = latent.latent_distribution(self, adata, indices, batch_size)
+            return (mean, variance) if rotation is None else (mean @ rotation, variance @ rotation**2)
         if give_mean:
-            return latent.latent_mean(self, adata, indices, mc_samples, batch_size, seed)
-        return latent.latent_samples(self, adata, indices, n_samples, batch_size, seed)
+            found = latent.latent_mean(self, adata, indices, mc_samples, batch_size, seed)
+        else:
+            found = latent.latent_samples(self, adata, indices, n_samples, batch_size, seed)
+        return found if rotation is None else found @ rotation
+
+    def rotation(self, rotate: str | None) -> np.ndarray | None:
+        """Orthogonal matrix R (D, D): rotated loadings are loadings @ R, and rotated scores z @ R; None for none."""
+        if rotate is not None:
+            raise SettingError(
+                f"rotate={rotate!r} needs a linear decoder; {type(self).__name__}'s is not, so its factors stay as "
+                "they are."
+            )
+        return None
 
     def get_loadings(self, *, rotate: str | None = None) -> pd.DataFrame:
         """Genes x factors: mean over at most 5,000 cells of d log rho_g / d z_d; `attrs` say how it was derived.
@@ -111,12 +140,13 @@ class CountModel(Model):
         SettingError
             If a rotation is asked for, which only a linear decoder has.
         """
-        if rotate is not None:
-            raise SettingError(
-                f"rotate={rotate!r} needs a linear decoder; {type(self).__name__}'s is not, so its loadings stay as "
-                "they are."
-            )
+        self.rotation(rotate)
         return loadings.mean_jacobian(self)
+
+    def mean_counts(self) -> np.ndarray:
+        """Mean count of each gene in the model's own cells, (G,)."""
+        cells = self.cells_of(None)
+        return np.bincount(cells.indices, weights=cells.values, minlength=cells.n_genes) / len(cells)
 
     def get_normalized_expression(
         self,

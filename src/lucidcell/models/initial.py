@@ -19,7 +19,9 @@ def from_data(module: SCVIModule, cells: Cells) -> None:
     """Set decoder bias, log theta, library prior and library encoder of an untrained module from the data, in place."""
     share = mean_shares(cells)
     with torch.no_grad():
-        module.rho.bias.copy_(torch.from_numpy(np.log(share)))
+        bias = module.gene_bias()
+        if bias is not None:
+            bias.copy_(torch.from_numpy(np.log(share)))
         if module.config.gene_likelihood != "poisson":
             module.log_theta.copy_(torch.from_numpy(-np.log(inverse_theta(cells, share))))
         if module.config.gene_likelihood == "zinb":

@@ -137,12 +137,7 @@ class _NewColumns(nn.Module):
         self.module, self.loss = model.module, model.query_loss()
         n_new = vae.sizes.n_batches - n_old
         self.trained: list[nn.Parameter] = []
-        layers = [layer.linear.weight for layer in vae.decoder.blocks()]
-        if vae.config.encode_covariates:
-            layers += [layer.linear.weight for layer in vae.encoder.rest.blocks()]
-            layers.append(vae.encoder.first.covariate_weight)
-        for weight in layers:
-            assert isinstance(weight, nn.Parameter)
+        for weight in vae.batch_weights():
             keep = torch.zeros_like(weight)
             keep[:, -n_new:] = 1.0
             weight.register_hook(lambda gradient, keep=keep: gradient * keep)

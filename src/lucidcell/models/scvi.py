@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softmax
+from torch.nn.functional import linear, softmax
 
 from lucidcell.cells.batch import Batch, SparseRows
 from lucidcell.cells.cells import Cells
@@ -111,6 +111,14 @@ class Posterior(NamedTuple):
     library_sigma: Tensor | None = None  # (B,)
 
 
+class LinearMap(NamedTuple):
+    """inputs @ weight.T + bias."""
+
+    inputs: Tensor  # (B, H)
+    weight: Tensor  # (G, H)
+    bias: Tensor | None  # (G,)
+
+
 class SCVIModule(nn.Module):
     """The networks of scVI. Notation as in this file's docstring; `design` is [covariates, one-hot batch]."""
 
@@ -128,15 +136,20 @@ class SCVIModule(nn.Module):
         if not config.use_observed_lib_size:
             self.library_encoder = GeneMLP(sizes.n_genes, n_encoded, hidden, 1, config.dropout_rate)
             self.library_mean, self.library_variance = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
-        self.decoder = MLP(latent, n_design, hidden, config.n_layers)
-        self.rho = nn.Linear(hidden, sizes.n_genes)
-        if config.gene_likelihood == "zinb":
-            self.dropout_logit = nn.Linear(hidden, sizes.n_genes)
+        self.make_decoder(n_design)
         if config.gene_likelihood != "poisson":
             groups = {"gene": 1, "gene-batch": sizes.n_batches, "gene-label": sizes.n_labels}[config.dispersion]
             self.log_theta = nn.Parameter(torch.zeros(groups, sizes.n_genes))
         self.register_buffer("one_hot", torch.eye(sizes.n_batches), persistent=False)
         self.register_buffer("library_prior", torch.zeros(sizes.n_batches, 2))  # mean and sd of log library by batch
+
+    def make_decoder(self, n_design: int) -> None:
+        """The networks from z and the design to the genes."""
+        config, n_genes = self.config, self.sizes.n_genes
+        self.decoder = MLP(config.n_latent, n_design, config.n_hidden, config.n_layers)
+        self.rho = nn.Linear(config.n_hidden, n_genes)
+        if config.gene_likelihood == "zinb":
+            self.dropout_logit = nn.Linear(config.n_hidden, n_genes)
 
     # --- inference ---
 
@@ -192,9 +205,33 @@ class SCVIModule(nn.Module):
 
     # --- generation ---
 
+    def logits(self, z: Tensor, design: Tensor) -> LinearMap:
+        """The last layer before the softmax, (B, G), not yet multiplied out."""
+        return LinearMap(self.decoder(z, design), self.rho.weight, self.rho.bias)
+
     def decode(self, z: Tensor, design: Tensor) -> Tensor:
         """log rho, (B, G): log share of each gene in the cell's counts."""
-        return torch.log_softmax(self.rho(self.decoder(z, design)), dim=1)
+        return torch.log_softmax(linear(*self.logits(z, design)), dim=1)
+
+    def dropout(self, z: Tensor, design: Tensor) -> Tensor:
+        """Probability that a count is left out, (B, G); ZINB only."""
+        return self.dropout_logit(self.logits(z, design).inputs).sigmoid()
+
+    def gene_bias(self) -> nn.Parameter | None:
+        """What the logits of the genes start from, (G,), where there is such a parameter."""
+        return self.rho.bias
+
+    def batch_weights(self) -> list[nn.Parameter]:
+        """Weights whose last columns are for the one-hot batch."""
+        weights = [layer.linear.weight for layer in self.decoder.blocks()]
+        return weights + self.batch_weights_of_encoder()
+
+    def batch_weights_of_encoder(self) -> list[nn.Parameter]:
+        if not self.config.encode_covariates:
+            return []
+        return [
+            *(layer.linear.weight for layer in self.encoder.rest.blocks()), self.encoder.first.covariate_weight
+        ]
 
     def group(self, batch: Batch) -> Tensor | None:
         """Row of log theta that holds for each cell, (B,)."""
@@ -212,13 +249,13 @@ class SCVIModule(nn.Module):
 
     def log_likelihood(self, batch: Batch, z: Tensor, log_library: Tensor) -> LogLikelihood:
         """log p(x | z, l), summed over the batch and for each cell."""
-        hidden = self.decoder(z, self.design(batch))
+        inputs, weight, bias = self.logits(z, self.design(batch))
         zinb, poisson = self.config.gene_likelihood == "zinb", self.config.gene_likelihood == "poisson"
         return softmax_log_likelihood(
             batch.counts,
-            hidden,
-            self.rho.weight,
-            self.rho.bias,
+            inputs,
+            weight,
+            bias,
             log_library,
             likelihood=self.config.gene_likelihood,
             log_theta=None if poisson else self.log_theta,
@@ -255,6 +292,23 @@ class SCVIModule(nn.Module):
 
     def phases(self) -> list[Phase]:
         return [Phase("elbo", self.loss, list(self.parameters()), warmup=self.config.kl_warmup)]
+
+
+def check_keys(config: SCVIConfig, labels_key: str | None, size_factor_key: str | None) -> None:
+    """Refuse keys that do not fit the structure."""
+    if config.dispersion == "gene-label" and labels_key is None:
+        raise SettingError("dispersion='gene-label' needs labels; pass labels_key, or use dispersion='gene'.")
+    if size_factor_key is not None and not config.use_observed_lib_size:
+        raise SettingError("a size factor takes the place of the library; use it with use_observed_lib_size=True.")
+
+
+def check_labels(config: SCVIConfig, cells: Cells) -> None:
+    """Refuse cells without label where the dispersion needs one."""
+    if config.dispersion == "gene-label" and (n_without := int((cells.label < 0).sum())):
+        raise DataError(
+            f"dispersion='gene-label' needs a label for every cell, and {n_without} of {len(cells)} have none in "
+            f"obs[{cells.schema.labels_key!r}]: label them, leave them out, or use dispersion='gene'."
+        )
 
 
 class SCVI(CountModel):
@@ -335,10 +389,7 @@ class SCVI(CountModel):
             n_hidden, n_latent, n_layers, dropout_rate, gene_likelihood, dispersion, latent_distribution,
             use_observed_lib_size, encode_covariates, kl_warmup,
         )  # fmt: skip
-        if dispersion == "gene-label" and labels_key is None:
-            raise SettingError("dispersion='gene-label' needs labels; pass labels_key, or use dispersion='gene'.")
-        if size_factor_key is not None and not use_observed_lib_size:
-            raise SettingError("a size factor takes the place of the library; use it with use_observed_lib_size=True.")
+        check_keys(config, labels_key, size_factor_key)
         cells = Cells.from_anndata(
             adata,
             layer=layer,
@@ -349,11 +400,7 @@ class SCVI(CountModel):
             size_factor_key=size_factor_key,
             model="SCVI",
         )
-        if dispersion == "gene-label" and (n_without := int((cells.label < 0).sum())):
-            raise DataError(
-                f"dispersion='gene-label' needs a label for every cell, and {n_without} of {len(cells)} have none in "
-                f"obs[{labels_key!r}]: label them, leave them out, or use dispersion='gene'."
-            )
+        check_labels(config, cells)
         with torch.random.fork_rng(devices=[]):
             module = SCVIModule(config, Sizes.of(cells.schema))
         self._start(config, module, cells.schema, cells)

@@ -39,6 +39,7 @@ SCHEMA_VERSION = 1
 MODELS = {  # the only classes that a file can name
     "SCVI": "lucidcell.models.scvi",
     "SCANVI": "lucidcell.models.scanvi",
+    "LDVAE": "lucidcell.models.ldvae",
 }
 REPORTED = {"epochs", "best_epoch", "stopped", "seconds"}  # of the training record, which is shown
 PACKAGES = ("lucidcell", "torch", "numpy", "scipy", "pandas", "anndata")

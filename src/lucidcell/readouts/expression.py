@@ -111,8 +111,8 @@ def parameters_at(
 ) -> dict[str, Tensor]:
     """The same at given z (B, D) and library sizes (B, 1)."""
     vae, config = model.vae, model.vae.config
-    hiddens = [vae.decoder(z, vae.design(as_batch(batch, code))) for code in codes]
-    rho = torch.stack([torch.softmax(vae.rho(hidden), dim=1) for hidden in hiddens]).mean(0)
+    designs = [vae.design(as_batch(batch, code)) for code in codes]
+    rho = torch.stack([vae.decode(z, design).exp() for design in designs]).mean(0)
     parameters = {"mean": rho * library}
     if config.gene_likelihood != "poisson":
         groups = [vae.group(as_batch(batch, code)) for code in codes]
@@ -120,7 +120,7 @@ def parameters_at(
         thetas = [theta.expand(batch.n_cells, -1) if group is None else theta[group] for group in groups]
         parameters["theta"] = torch.stack(thetas).mean(0)
     if config.gene_likelihood == "zinb":
-        parameters["dropout"] = torch.stack([vae.dropout_logit(h).sigmoid() for h in hiddens]).mean(0)
+        parameters["dropout"] = torch.stack([vae.dropout(z, design) for design in designs]).mean(0)
     return parameters
 
 

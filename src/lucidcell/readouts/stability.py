@@ -1,0 +1,145 @@
+"""Are the factors those of the data, or of the seed? The same model fitted again, and its factors matched.
+
+Loadings are compared in the model's readable rotation (varimax for a linear decoder, which is identified only up to a
+rotation), centred and weighted by the root of mean expression; see `refits.comparable_loadings`. Factors of two fits
+are paired one to one so that the sum of absolute correlations is largest (Hungarian algorithm). The agreement of a
+factor is its mean over the other seeds; of the subspaces, the mean cosine of the principal angles, which no rotation
+changes. Bootstrap fits see cells drawn with replacement, and give intervals of the loadings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.linalg import subspace_angles
+from scipy.optimize import linear_sum_assignment
+
+from lucidcell.readouts.refits import Task, refit, whole_numbers
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from lucidcell.models.count_model import CountModel
+
+LEVEL = 0.95  # of the bootstrap intervals
+
+
+@dataclass(frozen=True)
+class Stability:
+    """What stays the same from fit to fit."""
+
+    factors: pd.DataFrame  # one row per factor of the first seed: factor, agreement (mean), lowest, highest
+    matches: pd.DataFrame  # seeds x factors: absolute correlation with the factor of that seed that was matched
+    subspace: pd.Series  # per other seed: mean cosine of the principal angles with the first seed's loadings
+    loadings: pd.DataFrame  # of the first seed, as compared; genes x factors
+    low: pd.DataFrame | None  # genes x factors: ends of the 95 % bootstrap intervals of these loadings
+    high: pd.DataFrame | None
+
+
+def stability(
+    model_class: type[CountModel],
+    adata: AnnData,
+    *,
+    seeds: int | Sequence[int] = 5,
+    n_bootstrap: int = 0,
+    folder: str | Path | None = None,
+    n_jobs: int = -1,
+    training: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> Stability:
+    """Fit a model with several seeds, and say which of the first one's factors come back.
+
+    Parameters
+    ----------
+    model_class
+        `LDVAE`, `SCVI`, ...
+    adata
+        The cells, as the model takes them.
+    seeds
+        Seeds of training, the first of which is the reference; a number n stands for 0 ... n - 1.
+    n_bootstrap
+        Fits on cells drawn with replacement, all with the first seed; none by default.
+    folder
+        Keeps the result of every fit, so that a run that was cut off goes on where it stopped.
+    n_jobs
+        Fits at the same time, of one thread each; -1 for one on every core.
+    training
+        Arguments of `train`, for instance `{"max_epochs": 20}`.
+    **arguments
+        Arguments of the model, such as `n_latent` and `batch_key`.
+
+    Raises
+    ------
+    SettingError
+        If there are fewer than two seeds and no bootstrap, or the folder holds fits of something else.
+    """
+    listed = whole_numbers(seeds, "seeds", 0, 1 if n_bootstrap else 2)
+    whole_numbers([n_bootstrap], "n_bootstrap", 0)
+    tasks = [Task(seed) for seed in listed] + [Task(listed[0], resample=b) for b in range(n_bootstrap)]
+    fits = refit(
+        model_class, adata, tasks, arguments=arguments, training=training or {}, folder=folder, n_jobs=n_jobs
+    )
+    tables = [fit.loadings for fit in fits]
+    reference, others, resampled = tables[0], tables[1 : len(listed)], tables[len(listed) :]
+    found = {seed: np.abs(matched(reference, other)[1]) for seed, other in zip(listed[1:], others, strict=True)}
+    matches = pd.DataFrame.from_dict(found, orient="index", columns=list(reference.columns)).rename_axis("seed")
+    subspace = pd.Series(
+        {seed: subspace_agreement(reference, other) for seed, other in zip(listed[1:], others, strict=True)},
+        dtype=float,
+    ).rename_axis("seed")
+    factors = pd.DataFrame(
+        {
+            "factor": list(reference.columns),
+            "agreement": matches.mean().to_numpy(),
+            "lowest": matches.min().to_numpy(),
+            "highest": matches.max().to_numpy(),
+        }
+    )
+    low, high = intervals(reference, resampled) if resampled else (None, None)
+    return Stability(factors, matches, subspace, reference, low, high)
+
+
+def matched(reference: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """For every factor of `reference` its partner in `other`, one to one, and their signed correlation over genes.
+
+    Partner -1 and correlation 0 where `other` has fewer factors.
+    """
+    signed = correlations(reference, other)
+    rows, columns = linear_sum_assignment(-np.abs(signed))
+    partner, correlation = np.full(signed.shape[0], -1), np.zeros(signed.shape[0])
+    partner[rows], correlation[rows] = columns, signed[rows, columns]
+    return partner, correlation
+
+
+def correlations(one: pd.DataFrame, other: pd.DataFrame) -> np.ndarray:
+    """Correlation of the columns of two tables over genes, (D1, D2); 0 with a column that is constant."""
+
+    def standardised(table: pd.DataFrame) -> np.ndarray:
+        values = table.to_numpy(float) - table.to_numpy(float).mean(0)
+        norm = np.linalg.norm(values, axis=0)
+        return values / np.where(norm > 0, norm, 1)
+
+    return standardised(one).T @ standardised(other)
+
+
+def subspace_agreement(one: pd.DataFrame, other: pd.DataFrame) -> float:
+    """Mean cosine of the principal angles between the column spaces of two tables, in [0, 1]."""
+    return float(np.cos(subspace_angles(one.to_numpy(float), other.to_numpy(float))).mean())
+
+
+def intervals(reference: pd.DataFrame, resampled: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Percentile intervals of loadings from bootstrap fits, whose factors are first matched and turned alike."""
+    aligned = []
+    for table in resampled:
+        partner, correlation = matched(reference, table)
+        aligned.append(table.to_numpy()[:, partner] * np.sign(correlation))
+    low, high = np.quantile(np.stack(aligned), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return (
+        pd.DataFrame(low, reference.index, reference.columns),
+        pd.DataFrame(high, reference.index, reference.columns),
+    )
