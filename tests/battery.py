@@ -597,7 +597,7 @@ def check_write_adds_the_fields_it_lists_and_no_others(case: Case) -> None:
 
 def check_what_is_written_survives_files(case: Case) -> None:
     adata, model, name = cells(), case.trained(), case.model_class.name
-    wanted = model.get_latent_representation()
+    wanted = model.get_latent_representation(rotate=model.readable_rotation)
     model.write(adata)
     for part in (adata.obsm, adata.varm, adata.uns):
         for key in [key for key in part if name not in key]:
@@ -608,8 +608,8 @@ def check_what_is_written_survives_files(case: Case) -> None:
         back = [lc.read_h5ad(Path(folder, "a.h5ad")), lc.read_zarr(Path(folder, "a.zarr"))]
     for one in (adata, *back):
         np.testing.assert_array_equal(one.obsm[f"X_{name}"], wanted)
-        np.testing.assert_allclose(one.varm[f"{name}_loadings"], model.get_loadings(), rtol=1e-6)
-        assert list(one.uns[name]["factors"]) == model.factor_names
+        np.testing.assert_allclose(one.varm[f"{name}_loadings"], model.readable_loadings(), rtol=1e-6)
+        assert list(one.uns[name]["factors"]) == list(model.readable_loadings().columns)
         assert one.uns[name]["config"]["n_latent"] == model.config.n_latent
 
 

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from lucidcell.models.ldvae import LDVAE
     from lucidcell.models.scanvi import SCANVI
     from lucidcell.models.scvi import SCVI
+    from lucidcell.readouts.enrichment import gsea, over_representation
+    from lucidcell.readouts.factor_association import factor_association
+    from lucidcell.readouts.factor_names import name_factors
     from lucidcell.readouts.rank_genes_groups import to_rank_genes_groups
+    from lucidcell.readouts.selection import select_n_latent
+    from lucidcell.readouts.shares import factor_correlation, factor_covariance, factor_shares, spectrum
+    from lucidcell.readouts.stability import stability
+    from lucidcell.readouts.top_genes import gene_signal, top_genes
     from lucidcell.report import report
 
 __version__ = "0.1.0"
@@ -49,8 +56,20 @@ __all__ = [
     "SCANVI",
     "LDVAE",
     "load",
+    "top_genes",
+    "gene_signal",
+    "factor_shares",
+    "factor_covariance",
+    "factor_correlation",
+    "spectrum",
+    "factor_association",
+    "stability",
+    "select_n_latent",
     "read_gmt",
     "hallmark",
+    "gsea",
+    "over_representation",
+    "name_factors",
     "evaluate",
     "to_rank_genes_groups",
     "report",
@@ -75,6 +94,18 @@ _HOMES = {
     "SCANVI": "lucidcell.models.scanvi",
     "LDVAE": "lucidcell.models.ldvae",
     "load": "lucidcell.models.base",
+    "top_genes": "lucidcell.readouts.top_genes",
+    "gene_signal": "lucidcell.readouts.top_genes",
+    "factor_shares": "lucidcell.readouts.shares",
+    "factor_correlation": "lucidcell.readouts.shares",
+    "factor_covariance": "lucidcell.readouts.shares",
+    "spectrum": "lucidcell.readouts.shares",
+    "factor_association": "lucidcell.readouts.factor_association",
+    "stability": "lucidcell.readouts.stability",
+    "select_n_latent": "lucidcell.readouts.selection",
+    "gsea": "lucidcell.readouts.enrichment",
+    "over_representation": "lucidcell.readouts.enrichment",
+    "name_factors": "lucidcell.readouts.factor_names",
     "read_gmt": "lucidcell.cells",
     "hallmark": "lucidcell.cells",
     "evaluate": "lucidcell.metrics.evaluate",

@@ -6,6 +6,8 @@ import logging
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,6 +89,8 @@ def fit(
     n_hidden: Annotated[int | None, typer.Option(help="Width of the networks; 128 by default.")] = None,
     n_layers: Annotated[int | None, typer.Option(help="Depth of the networks; by default the model's.")] = None,
     gene_likelihood: Annotated[str | None, typer.Option(help="nb, zinb or poisson; nb by default.")] = None,
+    latent_distribution: Annotated[str | None, typer.Option(help="normal, or ln for factors on a simplex.")] = None,
+    stability_seeds: Annotated[int, typer.Option(help="Fit as many other seeds, and say which factors come back.")] = 0,
     max_epochs: Annotated[int | None, typer.Option(help="Passes over the data; by default from its size.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Cells per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -122,10 +126,15 @@ def fit(
         "n_hidden": n_hidden,
         "n_layers": n_layers,
         "gene_likelihood": gene_likelihood,
+        "latent_distribution": latent_distribution,
     }
+    if stability_seeds < 0:
+        raise SettingError(f"--stability-seeds is {stability_seeds}; it must be 0 or more.")
+    given = {name: value for name, value in options.items() if value is not None}
     _train_and_report(
-        _build(model, adata, {name: value for name, value in options.items() if value is not None}),
+        _build(model, adata, given),
         out,
+        refits=None if not stability_seeds else partial(_stability, adata, stability_seeds, given),
         max_epochs=max_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -151,7 +160,19 @@ def _build(model: str, adata: AnnData, given: dict[str, Any]) -> Any:
     return model_class(adata, **given)
 
 
-def _train_and_report(model: Any, out: Path, **training: Any) -> None:
+def _stability(adata: AnnData, n_seeds: int, given: dict[str, Any], model: Any, training: dict[str, Any]) -> Any:
+    """Agreement of the model's factors with fits of `n_seeds` other seeds, trained alike."""
+    import lucidcell as lc
+
+    alike = {
+        name: training[name] for name in ("max_epochs", "batch_size", "learning_rate", "early_stopping", "precision")
+    }
+    seeds = [seed for seed in range(n_seeds + 1) if seed != training["seed"]][:n_seeds]
+    found = lc.stability(type(model), adata, seeds=seeds, reference=model, training=alike, **given)
+    return found.factors.assign(subspace=found.subspace.mean())
+
+
+def _train_and_report(model: Any, out: Path, refits: Callable[..., Any] | None = None, **training: Any) -> None:
     import lucidcell as lc
 
     model.command = shlex.join(["lucidcell", *sys.argv[1:]])
@@ -159,6 +180,8 @@ def _train_and_report(model: Any, out: Path, **training: Any) -> None:
     model.train(checkpoint_dir=out / CHECKPOINT, **training)
     model.save(out, overwrite=True)
     shutil.rmtree(out / CHECKPOINT, ignore_errors=True)  # of a run that is finished
+    if refits is not None:
+        refits(model, training).to_csv(out / "tables" / "stability.csv", index=False)
     page = lc.report(out)
     facts = model.training_facts
     typer.echo(f"{facts['epochs']} epochs in {facts['seconds']:.1f} s ({facts['cells_per_second']:,.0f} cells/s)")
@@ -171,6 +194,53 @@ def report(run: RunFolder, title: Annotated[str | None, typer.Option(help="Title
     import lucidcell as lc
 
     typer.echo(f"report: {lc.report(run, title=title)}")
+
+
+@app.command()
+def enrich(
+    target: Annotated[Path, typer.Argument(help="Run folder, or AnnData with loadings in varm (.h5ad, .zarr).")],
+    gene_sets: Annotated[
+        list[Path] | None, typer.Option(help="GMT file; may be repeated. By default the 50 human Hallmark sets.")
+    ] = None,
+    varm_key: Annotated[str | None, typer.Option(help="Key of varm with genes x factors, for an AnnData.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; for a run folder its own tables.")] = None,
+    min_size: Annotated[int, typer.Option(help="Fewest genes of a set among those of the model.")] = 5,
+    max_size: Annotated[int, typer.Option(help="Most genes of a set among those of the model.")] = 500,
+    n_permutations: Annotated[int, typer.Option(help="Random sets of each size.")] = 1000,
+    max_q: Annotated[float, typer.Option(help="Largest q-value of a set that gives a factor its name.")] = 0.05,
+    seed: Seed = 0,
+) -> None:
+    """Find the gene sets of every factor, name the factors, and write the report of a run anew."""
+    import lucidcell as lc
+    from lucidcell.readouts.enrichment import table_of
+    from lucidcell.report.folder import Run
+
+    is_run = (target / "model.json").exists()
+    if is_run and varm_key is not None:
+        raise SettingError("--varm-key is for an AnnData, and the loadings of a run are in its folder: leave it out.")
+    if not is_run and (varm_key is None or out is None):
+        raise SettingError(f"{target} is no run folder; for an AnnData pass --varm-key and --out.")
+    if out is not None and not out.is_dir():
+        raise FileError(f"{out} cannot be written to: there is no such folder.")
+    if is_run:
+        run = Run(target)
+        if run.loadings is None or run.genes is None:
+            raise FileError(f"{target} holds no loadings: its model was not trained, or saved without its data.")
+        ranked = lc.gene_signal(run.loadings.set_index("gene"), run.genes["mean_observed"])
+    else:
+        ranked = table_of(read(target), varm_key)
+    found = lc.gsea(
+        ranked, lc.hallmark() if gene_sets is None else gene_sets, min_size=min_size, max_size=max_size,
+        n_permutations=n_permutations, seed=seed,
+    )  # fmt: skip
+    names = lc.name_factors(ranked, found, max_q=max_q)
+    folder = target / "tables" if out is None else out
+    found.to_csv(folder / "enrichment.csv", index=False)
+    names.to_csv(folder / "factor_names.csv", index=False)
+    for row in names.to_dict("records"):
+        typer.echo(f"{row['factor']} {row['sign']}  {row['name']}")
+    if is_run:
+        typer.echo(f"report: {lc.report(target)}")
 
 
 @app.command("map")

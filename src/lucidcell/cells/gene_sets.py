@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lucidcell.errors import DataError, FileError
@@ -46,6 +47,36 @@ def read_gmt(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
         sets[name] = genes
     if not sets:
         raise DataError(f"{file} holds no gene set: is it the right file?")
+    return sets
+
+
+GeneSets = Mapping[str, Sequence[str]] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def gene_sets_of(given: GeneSets) -> dict[str, tuple[str, ...]]:
+    """Gene sets as a dict: those of one GMT file, of several, or the given ones.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read.
+    DataError
+        If two files name the same set, or there is no set.
+    """
+    if isinstance(given, str | os.PathLike):
+        return read_gmt(given)
+    if isinstance(given, Mapping):
+        sets = {str(name): tuple(dict.fromkeys(map(str, genes))) for name, genes in given.items()}
+    else:
+        sets = {}
+        for path in given:
+            read = read_gmt(path)
+            twice = sorted(sets.keys() & read.keys())
+            if twice:
+                raise DataError(f"{path} repeats {len(twice)} gene sets of the files before it, such as {twice[0]!r}.")
+            sets |= read
+    if not sets:
+        raise DataError("there is no gene set: pass a GMT file, or a dict from names to genes.")
     return sets
 
 

@@ -41,6 +41,7 @@ class Model:
 
     name: ClassVar[str]  # key of what `write` leaves in an AnnData
     share_of_epochs: float = 1.0  # of the default number; less for a model that starts from another one
+    share_of_learning_rate: float = 1.0  # of the default peak
 
     config: Any
     module: nn.Module
@@ -124,7 +125,7 @@ class Model:
         settings = Settings(
             max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
             gradient_clip,
-        ).resolve(len(cells), self.share_of_epochs)  # fmt: skip
+        ).resolve(len(cells), self.share_of_epochs, self.share_of_learning_rate)  # fmt: skip
         if resume and checkpoint_dir is None:
             raise SettingError("resume=True needs checkpoint_dir, the folder with the checkpoint to go on from.")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
@@ -196,6 +197,13 @@ class Model:
     def validation_indices(self) -> np.ndarray:
         """Positions of the cells that were held out."""
         return self._trained_record().validation_rows
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        self._check_trained()
+        assert self.training_facts is not None
+        return int(self.training_facts["settings"]["seed"])
 
     def _trained_record(self) -> Record:
         if self.record is None:

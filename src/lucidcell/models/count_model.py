@@ -148,6 +148,14 @@ class CountModel(Model):
         cells = self.cells_of(None)
         return np.bincount(cells.indices, weights=cells.values, minlength=cells.n_genes) / len(cells)
 
+    def readable_loadings(self) -> pd.DataFrame:
+        """Genes x factors as they are shown: in `readable_rotation`."""
+        return self.get_loadings()
+
+    def readable_shares(self) -> pd.DataFrame | None:
+        """Shares of these factors in the variance of the linear predictor, where there is one."""
+        return None
+
     def get_normalized_expression(
         self,
         adata: AnnData | None = None,
@@ -432,7 +440,8 @@ class CountModel(Model):
         """Write the read-outs into `adata`, and nothing else.
 
         Sets, here for a model called scvi, `obsm["X_scvi"]` (n, D), `varm["scvi_loadings"]` (genes, D; NaN for genes
-        that the model lacks) and `uns["scvi"]` (settings and how the loadings were derived).
+        that the model lacks) and `uns["scvi"]` (settings and how the loadings were derived). Factors of an LDVAE are
+        written in the varimax rotation, and centred, as everywhere that they are shown.
         """
         tables.write(self, adata)
 

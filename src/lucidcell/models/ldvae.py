@@ -16,10 +16,12 @@ the mini-batch, m_g = W_g . mean(h) and sd_g^2 = W_g' Cov(h) W_g, so it is folde
 which is one matrix product for the fused likelihood. After training m and sd are computed once more, over the cells
 that trained.
 
-Inference and objective are those of scVI; `l1` adds a penalty, l1 x sum over factors of mean_g |W~_gd|, in nats per cell.
+Inference and objective are those of scVI; `l1` adds a penalty in nats per cell, l1 x sum over factors of
+mean_g |W~_gd|.
 
 Read-outs: loadings W~ of z (exact: y = z @ loadings.T + intercept + effects of batch and covariates); the prior is
-isotropic, so factors are identified up to a rotation, which `rotate="varimax"` settles for loadings and scores together.
+isotropic, so that factors are identified up to a rotation, which `rotate="varimax"` settles for loadings and scores
+together.
 
 Reference: Svensson et al. (2020), Bioinformatics 36, 3418. docs/ldvae.md lists the differences from it and from
 scvi-tools' LinearSCVI: the mean that the paper prints lacks the softmax; without batch-norm there is a bias here
@@ -37,6 +39,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from lucidcell.cells.batch import Batch
@@ -52,6 +55,7 @@ from lucidcell.models.scvi import LinearMap, SCVIConfig, SCVIModule, Sizes, chec
 from lucidcell.readouts import loadings
 from lucidcell.readouts.random import seeded
 from lucidcell.readouts.rotation import rotation_to
+from lucidcell.readouts.shares import factor_shares
 from lucidcell.training.phases import Loss
 
 if TYPE_CHECKING:
@@ -90,22 +94,26 @@ class LDVAEModule(SCVIModule):
 
     config: LDVAEConfig
     mean_expression: Tensor
+    running_mean: Tensor
+    running_variance: Tensor
 
     def make_decoder(self, n_design: int) -> None:
         config, n_genes = self.config, self.sizes.n_genes
         n_inputs = config.n_latent + n_design
         self.weight = nn.Linear(n_inputs, n_genes, bias=config.decoder_bias)  # W
         if config.use_batch_norm:
-            self.norm = nn.BatchNorm1d(n_genes, eps=EPS, momentum=MOMENTUM)  # gamma, beta, running m and sd^2
-            nn.init.constant_(self.norm.weight, FIRST_GAMMA)
+            self.gamma = nn.Parameter(torch.full((n_genes,), FIRST_GAMMA))
+            self.beta = nn.Parameter(torch.zeros(n_genes))
+            self.register_buffer("running_mean", torch.zeros(n_genes))  # m
+            self.register_buffer("running_variance", torch.ones(n_genes))  # sd^2
         if config.gene_likelihood == "zinb":
             self.dropout_logit = nn.Linear(n_inputs, n_genes)
         self.register_buffer("mean_expression", torch.full((n_genes,), 1 / n_genes))  # mean of rho over cells
 
     def gene_bias(self) -> nn.Parameter | None:
-        return self.norm.bias if self.config.use_batch_norm else self.weight.bias
+        return self.beta if self.config.use_batch_norm else self.weight.bias
 
-    def batch_weights(self) -> list[nn.Parameter]:
+    def batch_weights(self) -> list[Tensor]:
         return [self.weight.weight, *self.batch_weights_of_encoder()]
 
     def free_weight(self) -> Tensor:
@@ -126,15 +134,13 @@ class LDVAEModule(SCVIModule):
         """W~ and b with the moments of all cells that trained."""
         if not self.config.use_batch_norm:
             return self.free_weight(), self.weight.bias
-        assert self.norm.running_mean is not None
-        assert self.norm.running_var is not None
-        return self.fold(self.norm.running_mean, self.norm.running_var)
+        return self.fold(self.running_mean, self.running_variance)
 
     def fold(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """W~ (G, D + design) and b (G,) from mean and variance of each gene's logit before batch-norm, (G,)."""
-        gamma = self.norm.weight.abs() if self.config.nonnegative else self.norm.weight
+        gamma = self.gamma.abs() if self.config.nonnegative else self.gamma
         scale = gamma * torch.rsqrt(variance + EPS)
-        return scale[:, None] * self.free_weight(), self.norm.bias - scale * mean
+        return scale[:, None] * self.free_weight(), self.beta - scale * mean
 
     def batch_moments(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance over a mini-batch of each gene's logit before batch-norm, (G,); kept as running moments."""
@@ -143,8 +149,8 @@ class LDVAEModule(SCVIModule):
         of_genes = self.moments_of_genes(mean, centred.t() @ centred / n_cells)
         with torch.no_grad():
             bessel = n_cells / max(n_cells - 1, 1)
-            self.norm.running_mean.lerp_(of_genes[0], MOMENTUM)
-            self.norm.running_var.lerp_(of_genes[1] * bessel, MOMENTUM)
+            self.running_mean.lerp_(of_genes[0], MOMENTUM)
+            self.running_variance.lerp_(of_genes[1] * bessel, MOMENTUM)
         return of_genes
 
     def moments_of_genes(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,8 +171,8 @@ class LDVAEModule(SCVIModule):
         if self.config.use_batch_norm:
             mean, covariance = self.moments_of_inputs(batches)
             found = self.moments_of_genes(mean.float(), covariance.float())
-            self.norm.running_mean.copy_(found[0])
-            self.norm.running_var.copy_(found[1])
+            self.running_mean.copy_(found[0])
+            self.running_variance.copy_(found[1])
         if self.config.l1:
             loadings = self.folded()[0][:, : self.config.n_latent]
             self.weight.weight[:, : self.config.n_latent][loadings.abs() < NOTHING] = 0
@@ -228,6 +234,7 @@ class LDVAE(CountModel):
 
     name: ClassVar[str] = "ldvae"
     readable_rotation: ClassVar[str | None] = "varimax"
+    share_of_learning_rate = 4.0  # one linear layer stands more than a network (LOG.md, 2026-11-28)
     config: LDVAEConfig
     module: LDVAEModule
 
@@ -361,6 +368,47 @@ class LDVAE(CountModel):
             If `rotate` is unknown.
         """
         return loadings.linear_loadings(self, rotate, center)
+
+    def readable_loadings(self) -> pd.DataFrame:
+        return self.get_loadings(rotate=self.readable_rotation, center=True)
+
+    def readable_shares(self) -> pd.DataFrame:
+        return self.get_factor_shares(rotate=self.readable_rotation, order=None)
+
+    def get_factor_shares(self, *, rotate: str | None = None, order: str | None = "share") -> pd.DataFrame:
+        """Share of each factor in the variance of the linear predictor over the model's own cells.
+
+        See `lucidcell.factor_shares`; shares sum to 1 and can be negative where factors are correlated.
+
+        Parameters
+        ----------
+        rotate
+            As in `get_loadings`.
+        order
+            "share", "drop_one" or "z_variance", largest first; None for the order of the factors.
+        """
+        table = self.get_loadings(rotate=rotate)
+        scores = pd.DataFrame(self.get_latent_representation(rotate=rotate), columns=table.columns)
+        on_simplex = self.config.latent_distribution == "ln" and rotate is None
+        return factor_shares(scores, table, self.mean_expression(), on_simplex=on_simplex, order=order)
+
+    def get_archetypes(self) -> pd.DataFrame:
+        """Genes x archetypes: expression rho of a cell that is wholly one factor of a logistic normal, each sums to 1.
+
+        Batch effects enter with their mean, covariates with nothing.
+
+        Raises
+        ------
+        SettingError
+            If the latent is not a logistic normal, so that the factors are directions without ends.
+        """
+        if self.config.latent_distribution != "ln":
+            raise SettingError(
+                f"archetypes are corners of a simplex, and latent_distribution is {self.config.latent_distribution!r}; "
+                "train with latent_distribution='ln', or read the loadings."
+            )
+        offset = self.get_intercept() + self.get_batch_effects().mean(axis=1)
+        return self.get_loadings().add(offset, axis=0).apply(softmax)
 
     def get_intercept(self) -> pd.Series:
         """Logit of each gene at z = 0 without batch and covariates, (G,)."""

@@ -138,6 +138,7 @@ class _NewColumns(nn.Module):
         n_new = vae.sizes.n_batches - n_old
         self.trained: list[nn.Parameter] = []
         for weight in vae.batch_weights():
+            assert isinstance(weight, nn.Parameter)
             keep = torch.zeros_like(weight)
             keep[:, -n_new:] = 1.0
             weight.register_hook(lambda gradient, keep=keep: gradient * keep)

@@ -221,17 +221,14 @@ class SCVIModule(nn.Module):
         """What the logits of the genes start from, (G,), where there is such a parameter."""
         return self.rho.bias
 
-    def batch_weights(self) -> list[nn.Parameter]:
+    def batch_weights(self) -> list[Tensor]:
         """Weights whose last columns are for the one-hot batch."""
-        weights = [layer.linear.weight for layer in self.decoder.blocks()]
-        return weights + self.batch_weights_of_encoder()
+        return [*(layer.linear.weight for layer in self.decoder.blocks()), *self.batch_weights_of_encoder()]
 
-    def batch_weights_of_encoder(self) -> list[nn.Parameter]:
+    def batch_weights_of_encoder(self) -> list[Tensor]:
         if not self.config.encode_covariates:
             return []
-        return [
-            *(layer.linear.weight for layer in self.encoder.rest.blocks()), self.encoder.first.covariate_weight
-        ]
+        return [*(layer.linear.weight for layer in self.encoder.rest.blocks()), self.encoder.first.covariate_weight]
 
     def group(self, batch: Batch) -> Tensor | None:
         """Row of log theta that holds for each cell, (B,)."""

@@ -3,11 +3,14 @@
 from lucidcell.plots.annotation import calibration_curve, confusion_matrix
 from lucidcell.plots.differential_expression import marker_dots, volcano
 from lucidcell.plots.embedding import embedding, factor_panel
+from lucidcell.plots.enrichment import enrichment_dots, running_score
 from lucidcell.plots.evaluation import evaluation
+from lucidcell.plots.factor_pairs import factor_density, factor_pair, loadings_rank, simplex
 from lucidcell.plots.factors import factor_shares, label_means, loadings_bars
 from lucidcell.plots.heatmap import heatmap
 from lucidcell.plots.integration import integration
 from lucidcell.plots.reconstruction import predictive_check, reconstruction
+from lucidcell.plots.stability import selection_curve, stability_heatmap
 from lucidcell.plots.style import style
 from lucidcell.plots.taxonomy import taxonomy_levels
 from lucidcell.plots.training import kl_curve, training_curves
@@ -16,7 +19,10 @@ __all__ = [
     "calibration_curve",
     "confusion_matrix",
     "embedding",
+    "enrichment_dots",
     "evaluation",
+    "factor_density",
+    "factor_pair",
     "factor_panel",
     "factor_shares",
     "heatmap",
@@ -24,9 +30,14 @@ __all__ = [
     "kl_curve",
     "label_means",
     "loadings_bars",
+    "loadings_rank",
     "marker_dots",
     "predictive_check",
     "reconstruction",
+    "running_score",
+    "selection_curve",
+    "simplex",
+    "stability_heatmap",
     "style",
     "taxonomy_levels",
     "training_curves",

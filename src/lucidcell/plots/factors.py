@@ -23,14 +23,15 @@ def unused(factors: pd.DataFrame) -> pd.Series:
 
 
 def factor_shares(factors: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
-    """Draw bars of each factor's variance over cells and KL divergence; unused factors are grey.
+    """Draw bars of each factor's share, if known, variance over cells and KL divergence; unused factors are grey.
 
     Parameters
     ----------
     factors
-        Columns factor, z_variance (variance over cells of the posterior mean) and kl (nats per cell; may be missing).
+        Columns factor, z_variance (variance over cells of the posterior mean) and kl (nats per cell; may be missing);
+        of a linear decoder also share (of the linear predictor's variance).
     axes
-        Two Axes; a new figure by default.
+        Two Axes, or three with the share; a new figure by default.
 
     Raises
     ------
@@ -39,10 +40,11 @@ def factor_shares(factors: pd.DataFrame, *, axes: Sequence[Axes] | None = None) 
     """
     require_columns(factors, ["factor", "z_variance", "kl"], "factors")
     idle = unused(factors)
+    columns = [("share", "share of the predictor's variance")] if "share" in factors else []
+    columns += [("z_variance", "variance over cells (latent units²)"), ("kl", "KL divergence (nats per cell)")]
     with style():
-        panels = panels_or_new(axes, 2, (6.4, 0.8 + 0.24 * len(factors)))
+        panels = panels_or_new(axes, len(columns), (3.2 * len(columns), 0.8 + 0.24 * len(factors)))
         rows = np.arange(len(factors))
-        columns = [("z_variance", "variance over cells (latent units²)"), ("kl", "KL divergence (nats per cell)")]
         for ax, (column, label) in zip(panels, columns, strict=True):
             values = factors[column].to_numpy(float)
             bars = ax.barh(rows, np.nan_to_num(values), height=0.72, color=PALETTE[0])
@@ -50,19 +52,20 @@ def factor_shares(factors: pd.DataFrame, *, axes: Sequence[Axes] | None = None) 
                 if is_idle:
                     bar.set_color(MISSING)
             ax.set_ylim(len(factors) - 0.4, -0.6)
-            ax.set_xlim(left=0)
+            ax.set_xlim(left=min(0.0, float(np.nanmin(np.append(values, 0.0)))))
             ax.set_xlabel(label)
             ax.tick_params(axis="y", length=0)
             ax.set_yticks(rows, [readable(name) for name in factors["factor"]])
+        last = panels[-1]
         for row in np.flatnonzero(idle):
             end = float(factors["kl"].iloc[row])
-            panels[1].annotate(
+            last.annotate(
                 "unused", (end, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8, color=FAINT
             )
         panels[0].set_ylabel("factor")
         if factors["kl"].isna().all():
-            panels[1].set_xticks([])
-            panels[1].annotate("not known", (0.5, 0.5), xycoords="axes fraction", ha="center", color=FAINT)
+            last.set_xticks([])
+            last.annotate("not known", (0.5, 0.5), xycoords="axes fraction", ha="center", color=FAINT)
     return panels
 
 

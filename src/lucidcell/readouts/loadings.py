@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
-from torch.func import jvp
 
 if TYPE_CHECKING:
     from lucidcell.models.count_model import CountModel
@@ -23,6 +21,9 @@ def mean_jacobian(model: CountModel, seed: int = 0) -> pd.DataFrame:
     Over at most 5,000 cells of the training data, drawn with `seed`; one forward-mode derivative for each factor.
     `attrs` say how the table was derived.
     """
+    import torch
+    from torch.func import jvp
+
     cells = model.cells_of(None)
     if len(cells) > MOST_CELLS:
         chosen = np.random.default_rng(seed).choice(len(cells), MOST_CELLS, replace=False)

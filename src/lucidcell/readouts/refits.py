@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +52,7 @@ class Fit:
     @classmethod
     def of(cls, task: Task, stored: Checkpoint) -> Fit:
         values = stored.tensors["loadings"].numpy()
-        names = [f"F{d + 1}" for d in range(values.shape[1])]
-        table = pd.DataFrame(values, pd.Index(stored.facts["genes"], name="gene"), names)
+        table = pd.DataFrame(values, pd.Index(stored.facts["genes"], name="gene"), stored.facts["factors"])
         return cls(task, table, stored.facts["validation_negative_elbo"], stored.facts["n_used"])
 
 
@@ -102,7 +101,11 @@ def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_leas
 
 
 def _own_folder(
-    folder: Path, model_class: type[CountModel], adata: AnnData, arguments: Mapping[str, Any], training: Mapping[str, Any]
+    folder: Path,
+    model_class: type[CountModel],
+    adata: AnnData,
+    arguments: Mapping[str, Any],
+    training: Mapping[str, Any],
 ) -> Path:
     """`folder`, made if need be, with a note of what its fits are of."""
     names = hashlib.sha256("\n".join([*map(str, adata.obs_names), *map(str, adata.var_names)]).encode()).hexdigest()
@@ -119,7 +122,9 @@ def _own_folder(
         raise FileError(f"{file} cannot be used ({error}); choose another folder.") from error
     if found is not None and found != note:
         differing = [key for key in note if not isinstance(found, dict) or found.get(key) != note[key]]
-        raise SettingError(f"{folder} holds fits with other {', '.join(differing)}; choose another folder, or empty it.")
+        raise SettingError(
+            f"{folder} holds fits with other {', '.join(differing)}; choose another folder, or empty it."
+        )
     write_atomically(file, json.dumps(note, indent=1).encode())
     return folder
 
@@ -143,15 +148,17 @@ def _fit(
         arguments = arguments | {"n_latent": task.n_latent}
     if task.resample is not None:
         adata = _resampled(adata, task.resample)
-    model = model_class(adata, **arguments)
+    make: Callable[..., CountModel] = model_class
+    model = make(adata, **arguments)
     model.train(**({"progress": False, "num_threads": 1} | training | {"seed": task.seed}))
-    values = torch.from_numpy(comparable_loadings(model).to_numpy())
+    table = comparable_loadings(model)
     facts = {
-        "genes": list(model.schema.gene_names),
+        "genes": list(table.index),
+        "factors": list(table.columns),
         "validation_negative_elbo": float(model.history[HELD_OUT].min()) if HELD_OUT in model.history else math.nan,
         "n_used": _n_used(model),
     }
-    made = Checkpoint({"loadings": values}, facts)
+    made = Checkpoint({"loadings": torch.from_numpy(table.to_numpy())}, facts)
     if place is not None:
         made.write(place)
     return Fit.of(task, made)
@@ -163,7 +170,7 @@ def comparable_loadings(model: CountModel) -> pd.DataFrame:
     The squares of a column add up to the variance that the factor gives the linear predictor, genes weighted by their
     expression, so that two such columns can be correlated without the noise of genes that are hardly ever seen.
     """
-    table = model.get_loadings(rotate=model.readable_rotation)
+    table = model.readable_loadings()
     expression = model.mean_counts()
     values = centred(table.to_numpy(), expression) * np.sqrt(expression)[:, None]
     return pd.DataFrame(values, table.index, table.columns)

@@ -59,9 +59,7 @@ def select_n_latent(
     sizes = sorted(whole_numbers(list(n_latent), "n_latent", 1, 2))
     listed = whole_numbers(seeds, "seeds", 0, 2)
     tasks = [Task(seed, size) for size in sizes for seed in listed]
-    fits = refit(
-        model_class, adata, tasks, arguments=arguments, training=training or {}, folder=folder, n_jobs=n_jobs
-    )
+    fits = refit(model_class, adata, tasks, arguments=arguments, training=training or {}, folder=folder, n_jobs=n_jobs)
     by_size = [fits[i : i + len(listed)] for i in range(0, len(fits), len(listed))]
     elbos = np.array([[fit.validation_negative_elbo for fit in some] for some in by_size])  # sizes x seeds
     above = elbos - elbos[elbos.mean(1).argmin()]

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.linalg import subspace_angles
 from scipy.optimize import linear_sum_assignment
 
-from lucidcell.readouts.refits import Task, refit, whole_numbers
+from lucidcell.readouts.refits import Task, comparable_loadings, refit, whole_numbers
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,6 +47,7 @@ def stability(
     *,
     seeds: int | Sequence[int] = 5,
     n_bootstrap: int = 0,
+    reference: CountModel | None = None,
     folder: str | Path | None = None,
     n_jobs: int = -1,
     training: dict[str, Any] | None = None,
@@ -64,6 +65,8 @@ def stability(
         Seeds of training, the first of which is the reference; a number n stands for 0 ... n - 1.
     n_bootstrap
         Fits on cells drawn with replacement, all with the first seed; none by default.
+    reference
+        A trained model, whose factors are then judged in the place of those of the first seed.
     folder
         Keeps the result of every fit, so that a run that was cut off goes on where it stopped.
     n_jobs
@@ -78,30 +81,28 @@ def stability(
     SettingError
         If there are fewer than two seeds and no bootstrap, or the folder holds fits of something else.
     """
-    listed = whole_numbers(seeds, "seeds", 0, 1 if n_bootstrap else 2)
+    listed = whole_numbers(seeds, "seeds", 0, 1 if n_bootstrap or reference is not None else 2)
     whole_numbers([n_bootstrap], "n_bootstrap", 0)
-    tasks = [Task(seed) for seed in listed] + [Task(listed[0], resample=b) for b in range(n_bootstrap)]
-    fits = refit(
-        model_class, adata, tasks, arguments=arguments, training=training or {}, folder=folder, n_jobs=n_jobs
-    )
-    tables = [fit.loadings for fit in fits]
-    reference, others, resampled = tables[0], tables[1 : len(listed)], tables[len(listed) :]
-    found = {seed: np.abs(matched(reference, other)[1]) for seed, other in zip(listed[1:], others, strict=True)}
-    matches = pd.DataFrame.from_dict(found, orient="index", columns=list(reference.columns)).rename_axis("seed")
-    subspace = pd.Series(
-        {seed: subspace_agreement(reference, other) for seed, other in zip(listed[1:], others, strict=True)},
-        dtype=float,
-    ).rename_axis("seed")
+    judged_seed = listed[0] if reference is None else int(reference.seed)
+    tasks = [Task(seed) for seed in listed if reference is None or seed != judged_seed]
+    tasks += [Task(judged_seed, resample=b) for b in range(n_bootstrap)]
+    fits = refit(model_class, adata, tasks, arguments=arguments, training=training or {}, folder=folder, n_jobs=n_jobs)
+    judged = fits[0].loadings if reference is None else comparable_loadings(reference)
+    others = {fit.task.seed: fit.loadings for fit in fits if fit.task.resample is None and fit.task.seed != judged_seed}
+    resampled = [fit.loadings for fit in fits if fit.task.resample is not None]
+    found = {seed: np.abs(matched(judged, other)[1]) for seed, other in others.items()}
+    matches = pd.DataFrame.from_dict(found, orient="index", columns=list(judged.columns)).rename_axis("seed")
+    subspace = pd.Series({seed: subspace_agreement(judged, other) for seed, other in others.items()}, dtype=float)
     factors = pd.DataFrame(
         {
-            "factor": list(reference.columns),
+            "factor": list(judged.columns),
             "agreement": matches.mean().to_numpy(),
             "lowest": matches.min().to_numpy(),
             "highest": matches.max().to_numpy(),
         }
     )
-    low, high = intervals(reference, resampled) if resampled else (None, None)
-    return Stability(factors, matches, subspace, reference, low, high)
+    low, high = intervals(judged, resampled) if resampled else (None, None)
+    return Stability(factors, matches, subspace.rename_axis("seed"), judged, low, high)
 
 
 def matched(reference: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -28,13 +28,13 @@ def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
     With several batches also uncorrected, with several labels markers.
     """
     cells = model.cells_of(None)
-    mu, variance = latent_distribution(model, None, None, None)
-    latent = pd.DataFrame(model.get_latent_representation(), columns=model.factor_names)
+    loadings = model.readable_loadings()
+    latent = pd.DataFrame(model.get_latent_representation(rotate=model.readable_rotation), columns=loadings.columns)
     tables = {
         "cells": _cell_table(model),
-        "latent": latent.assign(cell=cells.cell_names)[["cell", *model.factor_names]],
-        "loadings": _with_index(model.get_loadings()),
-        "factors": _factor_table(model, mu, variance),
+        "latent": latent.assign(cell=cells.cell_names)[["cell", *loadings.columns]],
+        "loadings": _with_index(loadings),
+        "factors": _factor_table(model, list(loadings.columns)),
         "genes": _with_index(predictive_check(model, indices=some_rows(len(cells), MOST_CHECKED_CELLS))),
     }
     if cells.schema.n_batches > 1:
@@ -58,10 +58,19 @@ def _cell_table(model: CountModel) -> pd.DataFrame:
     )
 
 
-def _factor_table(model: CountModel, mu: np.ndarray, variance: np.ndarray) -> pd.DataFrame:
-    """Per factor: variance of its posterior mean over cells, and mean KL from the prior in nats (0: not used)."""
+def _factor_table(model: CountModel, names: list[str]) -> pd.DataFrame:
+    """Per factor: variance of its posterior mean over cells, and mean KL from the prior in nats (0: not used).
+
+    Of a linear decoder also its share, and drop-one share, of the linear predictor's variance.
+    """
+    mu, variance = latent_distribution(model, None, None, None)
+    rotation = model.rotation(model.readable_rotation)
+    if rotation is not None:
+        mu, variance = mu @ rotation, variance @ rotation**2
     kl = 0.5 * (variance + mu**2 - 1 - np.log(variance))
-    return pd.DataFrame({"factor": model.factor_names, "z_variance": mu.var(0), "kl": kl.mean(0)})
+    table = pd.DataFrame({"factor": names, "z_variance": mu.var(0), "kl": kl.mean(0)})
+    shares = model.readable_shares()
+    return table if shares is None else table.assign(share=shares["share"], drop_one=shares["drop_one"])
 
 
 def as_anndata(name: str, tables: dict[str, pd.DataFrame]) -> AnnData:
@@ -86,14 +95,14 @@ def write(model: CountModel, adata: AnnData) -> None:
     """Write the read-outs into `adata`; see `CountModel.write`."""
     if adata.is_view:
         raise DataError("this AnnData is a view; write into its copy: adata = adata.copy().")
-    latent = model.get_latent_representation(adata)
-    loadings = model.get_loadings()
+    latent = model.get_latent_representation(adata, rotate=model.readable_rotation)
+    loadings = model.readable_loadings()
     genes = loadings.reindex([str(name) for name in adata.var_names])
     adata.obsm[f"X_{model.name}"] = latent
     adata.varm[f"{model.name}_loadings"] = genes.to_numpy(np.float32)
     adata.uns[model.name] = {
         "class": type(model).__name__,
-        "factors": np.array(model.factor_names),
+        "factors": np.array(loadings.columns, dtype=object),
         "loadings": {key: str(value) for key, value in loadings.attrs.items()},
         "config": {key: value for key, value in vars(model.config).items() if value is not None},
     }

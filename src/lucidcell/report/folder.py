@@ -134,8 +134,8 @@ class Run:
 
     @cached_property
     def factors(self) -> pd.DataFrame | None:
-        """One row per factor: factor, z_variance, kl."""
-        table = self._table("tables/factors.csv", ["factor"], ["z_variance", "kl"])
+        """One row per factor: factor, z_variance, kl; of a linear decoder also share and drop_one."""
+        table = self._table("tables/factors.csv", ["factor"], ["z_variance", "kl"], other_numbers=True)
         if table is not None and list(table["factor"]) != self.factor_names:
             sizes = f"{len(table)} and {len(self.factor_names)}"
             file = self.path / "tables/factors.csv"
@@ -182,6 +182,22 @@ class Run:
         """One row per gene and label: gene, group1, and what `lucidcell.readouts.markers` says of them."""
         return self._optional_table("tables/markers.csv", ["gene", "group1"])
 
+    @cached_property
+    def enrichment(self) -> pd.DataFrame | None:
+        """One row per factor and gene set, as `gsea` gives it; None before `lucidcell enrich`."""
+        return self._optional_table("tables/enrichment.csv", ["factor", "term", "leading_edge"])
+
+    @cached_property
+    def factor_titles(self) -> pd.DataFrame | None:
+        """One row per factor and end, as `name_factors` gives it; None before `lucidcell enrich`."""
+        text = ["factor", "sign", "name", "term", "leading_edge", "top_genes"]
+        return self._optional_table("tables/factor_names.csv", text)
+
+    @cached_property
+    def stability(self) -> pd.DataFrame | None:
+        """One row per factor: factor, and its agreement with fits of other seeds; None where they were not made."""
+        return self._optional_table("tables/stability.csv", ["factor"])
+
     @property
     def factor_names(self) -> list[str]:
         """Names of the latent factors."""
@@ -215,6 +231,7 @@ class Run:
         """
         _ = self.history, self.cells, self.latent, self.loadings, self.factors, self.genes, self.uncorrected
         _ = self.annotation, self.posterior, self.taxonomy, self.new_types, self.markers
+        _ = self.enrichment, self.factor_titles, self.stability
 
     def _table(
         self,

@@ -31,10 +31,11 @@ class Settings:
     precision: str = "auto"
     gradient_clip: float | None = None
 
-    def resolve(self, n_cells: int, share: float = 1.0) -> Settings:
+    def resolve(self, n_cells: int, share: float = 1.0, rate: float = 1.0) -> Settings:
         """The same with every default filled in for a data set of `n_cells`.
 
-        `share` is that of the default number of epochs that a model takes which does not start from nothing.
+        `share` is that of the default number of epochs that a model takes which does not start from nothing; `rate`
+        that of the default learning rate.
 
         Raises
         ------
@@ -44,6 +45,7 @@ class Settings:
         self._check()
         n_train = max(2, n_cells - round((1 - self.train_size) * n_cells))
         batch_size = self.batch_size if self.batch_size is not None else BATCH_SIZE
+        learning_rate = rate * default_learning_rate(batch_size) if self.learning_rate is None else self.learning_rate
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,7 +53,7 @@ class Settings:
             self,
             batch_size=batch_size,
             max_epochs=self.max_epochs if self.max_epochs is not None else round(share * default_epochs(n_train)),
-            learning_rate=self.learning_rate if self.learning_rate is not None else default_learning_rate(batch_size),
+            learning_rate=learning_rate,
             device=device,
             num_threads=self.num_threads if self.num_threads is not None else threads.available_cores(),
             precision=self._precision(device),

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import pandas as pd
 
 from lucidcell import plots
+from lucidcell.plots.enrichment import enrichment_dots_size, significant_terms
 from lucidcell.plots.factors import UNUSED_KL, extreme_genes, unused
 from lucidcell.plots.heatmap import heatmap_size
 from lucidcell.plots.names import readable
-from lucidcell.report.blocks import Block, Card, Picture, Row, Section, Text
+from lucidcell.readouts.factor_names import MAX_Q, short_term
+from lucidcell.readouts.top_genes import gene_signal
+from lucidcell.report.blocks import Block, Card, Picture, Row, Section, Table, Text
 from lucidcell.report.folder import Run
 from lucidcell.report.pictures import svg_picture
-from lucidcell.report.wording import enumeration, plural, signed
+from lucidcell.report.wording import enumeration, percent, plural, signed
 
 _GENES = 8  # at each end of a factor
 _LABELS = 12  # in a card
+_TERMS = 3  # for each end of a factor
 _SIGNAL = "loading × √(mean count per cell)"
 _UP_AND_DOWN = "Genes that tell most about the factor: up (orange) and down (blue) as it grows."
 _UP = "Genes that tell most about the factor."
@@ -27,31 +32,79 @@ def factors(run: Run) -> Section | None:
     if table is None or loadings is None or genes is None:
         return None
     idle = unused(table)
-    blocks: list[Block] = [Text(_introduction(run, [readable(name) for name in table["factor"][idle]], len(table)))]
+    blocks: list[Block] = [Text(_introduction(run, [readable(name) for name in table["factor"][idle]], table))]
     means = _means_by_label(run)
     blocks.append(_shares(table))
+    if run.factor_titles is not None:
+        blocks.append(_names(run.factor_titles, table))
+    if run.enrichment is not None and (run.enrichment["q_value"] <= MAX_Q).any():
+        blocks.append(_terms(run.enrichment))
     if means is not None:
         blocks.append(_means(means))
-    by_use = table[~idle].sort_values(["kl", "z_variance"], ascending=False, kind="stable")
-    signal = _signal(loadings, genes)
-    cards = [
-        _card(str(row["factor"]), float(row["z_variance"]), float(row["kl"]), signal, means)
-        for _, row in by_use.iterrows()
-    ]
+    used = table[~idle].sort_values(_order(table), ascending=False, kind="stable")
+    signal = gene_signal(loadings.set_index("gene"), genes["mean_observed"])
+    cards = [_card(run, dict(row), signal, means) for _, row in used.iterrows()]
     blocks += cards if means is not None else [Row(cards)]
     return Section("Factors", blocks)
 
 
-def _introduction(run: Run, idle: list[str], n_factors: int) -> str:
-    text = f"The model describes each cell by {plural(n_factors, 'factor')}. "
+def _order(table: pd.DataFrame) -> list[str]:
+    """By share where the decoder is linear, else by use."""
+    return ["share"] if "share" in table else ["kl", "z_variance"]
+
+
+def _introduction(run: Run, idle: list[str], table: pd.DataFrame) -> str:
+    text = f"The model describes each cell by {plural(len(table), 'factor')}. "
     if idle:
         verb = "is" if len(idle) == 1 else "are"
         text += f"{enumeration(idle)} {verb} not used (KL below {UNUSED_KL} nats) and {verb} left out below. "
-    text += "Cards come in the order of use, the most informative factor first."
+    if "share" in table:
+        text += "Cards come in the order of the factors' shares in the variance of the linear predictor. "
+    else:
+        text += "Cards come in the order of use, the most informative factor first. "
+    if run.loadings_meaning.get("rotation") not in (None, "none"):
+        text += (
+            f"Factors are rotated ({run.loadings_meaning['rotation']}), since a linear decoder is identified up to a "
+            "rotation only: unrotated ones differ from seed to seed. "
+        )
     meaning = [str(run.loadings_meaning[key]) for key in ("how", "unit", "sign") if run.loadings_meaning.get(key)]
     if meaning:
-        text += f" Loadings: {'; '.join(meaning)}."
-    return text + " Genes are ranked by loading and mean count, since loadings of hardly seen genes are mostly noise."
+        text += f"Loadings: {'; '.join(meaning)}. "
+    return text + "Genes are ranked by loading and mean count, since loadings of hardly seen genes are mostly noise."
+
+
+def _names(names: pd.DataFrame, table: pd.DataFrame) -> Table:
+    """Factor, share, name and evidence of both ends."""
+    shares = table.set_index("factor")["share"] if "share" in table else None
+    rows = []
+    for row in names.to_dict("records"):
+        share = "" if shares is None or row["sign"] == "-" else percent(float(shares[row["factor"]]))
+        sign = "\N{MINUS SIGN}" if row["sign"] == "-" else row["sign"]
+        evidence = [readable(row["term"], 60), signed(row["nes"]), _small(row["q_value"])] if row["term"] else [""] * 3
+        rows.append([f"{readable(row['factor'])} {sign}", share, readable(row["name"], 80), *evidence])
+    return Table(
+        ["factor", "share", "name", "gene set", "NES", "q"],
+        rows,
+        caption="Both ends of each factor, named by the gene set with the largest normalised enrichment score (NES) "
+        f"among those with a q-value of at most {MAX_Q}, and by their top genes; by these alone if there is none.",
+        visible=40,
+    )
+
+
+def _terms(enrichment: pd.DataFrame) -> Picture:
+    shown = significant_terms(enrichment, _TERMS, MAX_Q)
+    size = enrichment_dots_size(shown["term"].nunique(), enrichment["factor"].nunique())
+    return svg_picture(
+        lambda figure: plots.enrichment_dots(enrichment, n_terms=_TERMS, max_q=MAX_Q, ax=figure.subplots()),
+        size,
+        alt="Gene sets that the ends of the factors are enriched in",
+        caption=f"The {_TERMS} best gene sets of each end of each factor, and where else they are significant.",
+        wide=True,
+    )
+
+
+def _small(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _means_by_label(run: Run) -> pd.DataFrame | None:
@@ -63,13 +116,17 @@ def _means_by_label(run: Run) -> pd.DataFrame | None:
 
 
 def _shares(table: pd.DataFrame) -> Picture:
+    n_panels = 3 if "share" in table else 2
     return svg_picture(
-        lambda figure: plots.factor_shares(table, axes=figure.subplots(1, 2)),
-        (6.6, 0.9 + 0.2 * len(table)),
-        alt="Variance and KL divergence of each factor",
+        lambda figure: plots.factor_shares(table, axes=figure.subplots(1, n_panels)),
+        (3.3 * n_panels, 0.9 + 0.2 * len(table)),
+        alt="Share, variance and KL divergence of each factor"
+        if "share" in table
+        else "Variance and KL divergence of each factor",
         wide=True,
         caption="How much each factor is used. A variance near 1 and a KL of some tenths of a nat or more mean that "
-        "the factor tells cells apart; both near 0 mean that the model does without it.",
+        "the factor tells cells apart; both near 0 mean that the model does without it."
+        + (" Shares of the linear predictor's variance sum to 1." if "share" in table else ""),
     )
 
 
@@ -90,32 +147,48 @@ def _means(means: pd.DataFrame) -> Picture:
     )
 
 
-def _signal(loadings: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
-    """Loadings x the square root of the gene's mean count: how much a gene of one cell tells about the factor.
-
-    For Poisson counts with mean m and loading l = d log m / dz, the Fisher information about z is m l^2. By the loading
-    alone, genes that are hardly ever seen lead every list, because nothing in the data holds their loadings down.
-    """
-    factors = loadings.drop(columns="gene")
-    return factors.mul(np.sqrt(genes["mean_observed"].fillna(0)), axis=0).assign(gene=loadings["gene"])
-
-
-def _card(factor: str, variance: float, kl: float, signal: pd.DataFrame, means: pd.DataFrame | None) -> Card:
+def _card(run: Run, row: dict[str, Any], signal: pd.DataFrame, means: pd.DataFrame | None) -> Card:
+    factor = str(row["factor"])
     blocks: list[Block] = []
     pictures = []
+    named = _best_terms(run, factor)
+    if named:
+        blocks.append(Text(named))
     if (signal[factor] != 0).any():
         pictures.append(_top_genes(signal, factor))
     if means is not None:
         blocks.append(Text(_who(means[factor])))
         pictures.append(_by_label(means[factor], factor))
-    divergence = f"KL {kl:.2f} nats per cell" if kl == kl else "KL not known"
-    return Card(readable(factor), f"variance {variance:.2f} · {divergence}", [*blocks, Row(pictures)])
+    return Card(readable(factor), " · ".join(_numbers(run, row)), [*blocks, Row(pictures)])
+
+
+def _numbers(run: Run, row: dict[str, Any]) -> list[str]:
+    kl = float(row["kl"])
+    parts = [] if "share" not in row else [f"share {percent(row['share'])}"]
+    parts += [f"variance {row['z_variance']:.2f}", f"KL {kl:.2f} nats per cell" if kl == kl else "KL not known"]
+    if run.stability is not None:
+        agreement = run.stability.set_index("factor")["agreement"].get(row["factor"])
+        parts += [] if agreement is None else [f"stability {agreement:.2f}"]
+    return parts
+
+
+def _best_terms(run: Run, factor: str) -> str:
+    """The best gene sets of both ends in words."""
+    if run.enrichment is None:
+        return ""
+    best = significant_terms(run.enrichment[run.enrichment["factor"] == factor], _TERMS, MAX_Q)
+    ends = []
+    for direction, where in ((1, "Up"), (-1, "Down")):
+        terms = [readable(short_term(term), 60) for term in best["term"][best["end"] == direction]]
+        ends += [f"{where}: {'; '.join(terms)}."] if terms else []
+    return " ".join(ends) or f"No gene set has a q-value of at most {MAX_Q}."
 
 
 def _top_genes(signal: pd.DataFrame, factor: str) -> Picture:
-    ends = extreme_genes(signal, factor, _GENES)
+    table = signal.reset_index()
+    ends = extreme_genes(table, factor, _GENES)
     return svg_picture(
-        lambda figure: plots.loadings_bars(signal, factor, n_genes=_GENES, label=_SIGNAL, ax=figure.subplots()),
+        lambda figure: plots.loadings_bars(table, factor, n_genes=_GENES, label=_SIGNAL, ax=figure.subplots()),
         (3.3, 0.7 + 0.165 * len(ends)),
         alt=f"Genes that tell most about factor {factor}",
         caption=_UP_AND_DOWN if (ends[factor] < 0).any() else _UP,

@@ -1,0 +1,180 @@
+"""Which columns of obs a factor goes with: cell types, donors' phenotypes, ages.
+
+Where cells come from donors they are not independent, and tests over cells find everything significant. So with
+`donor_key` the donor is the unit:
+
+    a category that differs between cells of one donor (a cell type)   AUROC within every donor; is their mean 1/2?
+    a column that is constant within donors (a phenotype, an age)      AUROC, or rank correlation, of the donors' means
+
+The first is a one-sample t-test of the donors' AUROC against 1/2, the second a Mann-Whitney test, or that of Spearman's
+correlation, over donors. Without donors both are over cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lucidcell.cells.covariates import encode
+from lucidcell.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LEAST_CELLS = 3  # of a category, and of the others, for an AUROC
+MOST_CATEGORIES = 100
+
+
+def factor_association(
+    scores: pd.DataFrame, obs: pd.DataFrame, columns: str | Sequence[str], *, donor_key: str | None = None
+) -> pd.DataFrame:
+    """Association of every factor with every category, or value, of some columns.
+
+    Parameters
+    ----------
+    scores
+        Cells x factors.
+    obs
+        The columns, one row for each cell in the same order. Cells without a value are left out of its tests.
+    columns
+        Columns to test. Numbers are tested by rank correlation, everything else category by category against all
+        other cells.
+    donor_key
+        Column of obs that names the donor, or whatever else is the independent unit.
+
+    Returns
+    -------
+    DataFrame with one row for each factor, column and category, smallest p first: factor, column, category (empty for
+    numbers), statistic ("auroc" or "spearman"), effect (its value), unit ("cells" or "donors"), n (units tested),
+    p_value, q_value (Benjamini-Hochberg over the whole table). An AUROC is the probability that a cell of the category
+    (or the mean of a donor of it) has the higher score: 1/2 is none, and 0 as strong as 1.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, or cells do not fit.
+    SettingError
+        If no column is named.
+    """
+    from scipy.stats import false_discovery_control
+
+    wanted = [columns] if isinstance(columns, str) else list(columns)
+    if not wanted:
+        raise SettingError("columns names no column; name at least one of obs.")
+    if len(scores) != len(obs):
+        raise DataError(f"scores have {len(scores)} cells and obs {len(obs)}: pass the same cells in the same order.")
+    missing = [key for key in (*wanted, donor_key) if key is not None and key not in obs]
+    if missing:
+        raise DataError(f"obs has no column {missing[0]!r}; it has {', '.join(map(str, obs.columns[:20]))}.")
+    donors = None if donor_key is None else encode(obs[donor_key])[0]
+    rows = [row for key in wanted for row in _of_column(scores, obs[key], donors)]
+    table = pd.DataFrame(rows, columns=["factor", "column", "category", "statistic", "effect", "unit", "n", "p_value"])
+    table["q_value"] = np.nan
+    known = table["p_value"].notna()
+    if known.any():
+        table.loc[known, "q_value"] = false_discovery_control(table.loc[known, "p_value"])
+    return table.sort_values("p_value", kind="stable", ignore_index=True)
+
+
+def _of_column(scores: pd.DataFrame, column: pd.Series, donors: np.ndarray | None) -> Iterator[tuple[Any, ...]]:
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if is_number:
+        values = column.to_numpy(float)
+        for factor in scores:
+            effect, p_value, n, unit = _of_number(scores[factor].to_numpy(float), values, donors)
+            yield factor, column.name, "", "spearman", effect, unit, n, p_value
+        return
+    codes, names = encode(column)
+    if len(names) > MOST_CATEGORIES:
+        raise DataError(f"obs[{column.name!r}] has {len(names)} categories, more than {MOST_CATEGORIES}: is it a name?")
+    z = scores.to_numpy(float)
+    for code, name in enumerate(names):
+        for factor, effect, p_value, n, unit in _of_category(scores.columns, z, codes, code, donors):
+            yield factor, column.name, name, "auroc", effect, unit, n, p_value
+
+
+def _of_number(z: np.ndarray, values: np.ndarray, donors: np.ndarray | None) -> tuple[float, float, int, str]:
+    from scipy.stats import spearmanr, ttest_1samp
+
+    known = np.isfinite(values) & (True if donors is None else donors >= 0)
+    z, values = z[known], values[known]
+    if donors is None:
+        found = spearmanr(z, values) if _varied(z) and _varied(values) else None
+        return (np.nan, np.nan, len(z), "cells") if found is None else (found[0], found[1], len(z), "cells")
+    of_donor = pd.DataFrame({"z": z, "value": values, "donor": donors[known]}).groupby("donor")
+    if (of_donor["value"].nunique() <= 1).all():
+        means = of_donor.mean()
+        if len(means) < 4 or not _varied(means["value"].to_numpy()):
+            return np.nan, np.nan, len(means), "donors"
+        found = spearmanr(means["z"], means["value"])
+        return found[0], found[1], len(means), "donors"
+    within = np.array(
+        [
+            spearmanr(one["z"], one["value"])[0]
+            for _, one in of_donor
+            if len(one) >= 2 * LEAST_CELLS and _varied(one["value"].to_numpy()) and _varied(one["z"].to_numpy())
+        ]
+    )
+    if len(within) < 2:
+        return (float(within.mean()) if len(within) else np.nan), np.nan, len(within), "donors"
+    return (
+        float(within.mean()),
+        float(ttest_1samp(np.arctanh(np.clip(within, -0.999, 0.999)), 0)[1]),
+        len(within),
+        "donors",
+    )
+
+
+def _of_category(
+    factors: pd.Index, z: np.ndarray, codes: np.ndarray, code: int, donors: np.ndarray | None
+) -> Iterator[tuple[str, float, float, int, str]]:
+    from scipy.stats import mannwhitneyu, ttest_1samp
+
+    known = (codes >= 0) & (True if donors is None else donors >= 0)
+    z, inside = z[known], codes[known] == code
+    if donors is None:
+        enough = min(inside.sum(), (~inside).sum()) >= LEAST_CELLS
+        effects = aurocs(z, inside) if enough else np.full(z.shape[1], np.nan)
+        p_values = mannwhitneyu(z[inside], z[~inside], axis=0)[1] if enough else np.full(z.shape[1], np.nan)
+        yield from zip(factors, effects, p_values, [len(z)] * len(factors), ["cells"] * len(factors), strict=True)
+        return
+    of_cell = donors[known]
+    listed = np.unique(of_cell)
+    shares = np.array([inside[of_cell == donor].mean() for donor in listed])
+    if np.isin(shares, (0, 1)).all():  # constant within donors
+        means = np.array([z[of_cell == donor].mean(0) for donor in listed])
+        first = shares == 1
+        enough = min(first.sum(), (~first).sum()) >= 2
+        effects = aurocs(means, first) if enough else np.full(z.shape[1], np.nan)
+        p_values = mannwhitneyu(means[first], means[~first], axis=0)[1] if enough else np.full(z.shape[1], np.nan)
+        yield from zip(factors, effects, p_values, [len(listed)] * len(factors), ["donors"] * len(factors), strict=True)
+        return
+    within = np.array(
+        [
+            aurocs(z[of_cell == donor], inside[of_cell == donor])
+            for donor in listed
+            if LEAST_CELLS <= inside[of_cell == donor].sum() <= (of_cell == donor).sum() - LEAST_CELLS
+        ]
+    ).reshape(-1, z.shape[1])
+    for d, factor in enumerate(factors):
+        values = within[:, d]
+        effect = float(values.mean()) if len(values) else np.nan
+        tested = len(values) >= 2 and _varied(values)
+        yield factor, effect, float(ttest_1samp(values, 0.5)[1]) if tested else np.nan, len(values), "donors"
+
+
+def aurocs(z: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """P(a row inside has the higher value) for every column of z, (D,); ties count half."""
+    from scipy.stats import rankdata
+
+    n_inside, n_outside = int(inside.sum()), int((~inside).sum())
+    ranks = rankdata(z, axis=0)[inside].sum(0)
+    found: np.ndarray = (ranks - n_inside * (n_inside + 1) / 2) / (n_inside * n_outside)
+    return found
+
+
+def _varied(values: np.ndarray) -> bool:
+    return bool(np.ptp(values) > 0)
