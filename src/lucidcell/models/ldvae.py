@@ -62,10 +62,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 EPS, MOMENTUM = 1e-3, 0.05  # of the batch-norm after the decoder; the running moments serve validation only
+WEIGHT_PACE, GAMMA_PACE = 16.0, 4.0  # how much farther than other parameters Adam moves W and gamma (LOG.md)
 FIRST_GAMMA = 0.3  # of every gene's logit, its standard deviation in the beginning
 DRAWS = 16  # of z, for the moments of its posterior over all cells
 MOST_DECODED_CELLS = 5000
-NOTHING = 1e-3  # a loading below it, with `l1`, is set to zero after training
+NOTHING = 0.01  # of the largest loading of its factor: what is smaller, with `l1`, is set to zero after training
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,11 @@ class LDVAEModule(SCVIModule):
     def make_decoder(self, n_design: int) -> None:
         config, n_genes = self.config, self.sizes.n_genes
         n_inputs = config.n_latent + n_design
-        self.weight = nn.Linear(n_inputs, n_genes, bias=config.decoder_bias)  # W
+        self.weight = nn.Parameter(nn.Linear(n_inputs, n_genes).weight.detach() / WEIGHT_PACE)  # W / pace
+        if config.decoder_bias:
+            self.bias = nn.Parameter(torch.zeros(n_genes))
         if config.use_batch_norm:
-            self.gamma = nn.Parameter(torch.full((n_genes,), FIRST_GAMMA))
+            self.gamma = nn.Parameter(torch.full((n_genes,), FIRST_GAMMA / GAMMA_PACE))
             self.beta = nn.Parameter(torch.zeros(n_genes))
             self.register_buffer("running_mean", torch.zeros(n_genes))  # m
             self.register_buffer("running_variance", torch.ones(n_genes))  # sd^2
@@ -111,17 +114,20 @@ class LDVAEModule(SCVIModule):
         self.register_buffer("mean_expression", torch.full((n_genes,), 1 / n_genes))  # mean of rho over cells
 
     def gene_bias(self) -> nn.Parameter | None:
-        return self.beta if self.config.use_batch_norm else self.weight.bias
+        if self.config.use_batch_norm:
+            return self.beta
+        return self.bias if self.config.decoder_bias else None
 
     def batch_weights(self) -> list[Tensor]:
-        return [self.weight.weight, *self.batch_weights_of_encoder()]
+        return [self.weight, *self.batch_weights_of_encoder()]
 
     def free_weight(self) -> Tensor:
         """W, (G, D + design), its columns for z without their sign if they must not be negative."""
+        weight = WEIGHT_PACE * self.weight
         if not self.config.nonnegative:
-            return self.weight.weight
+            return weight
         n_latent = self.config.n_latent
-        return torch.cat([self.weight.weight[:, :n_latent].abs(), self.weight.weight[:, n_latent:]], dim=1)
+        return torch.cat([weight[:, :n_latent].abs(), weight[:, n_latent:]], dim=1)
 
     def logits(self, z: Tensor, design: Tensor) -> LinearMap:
         """y, not multiplied out: the inputs [z, s], the folded weight W~ and the folded bias b."""
@@ -133,12 +139,12 @@ class LDVAEModule(SCVIModule):
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """W~ and b with the moments of all cells that trained."""
         if not self.config.use_batch_norm:
-            return self.free_weight(), self.weight.bias
+            return self.free_weight(), self.gene_bias()
         return self.fold(self.running_mean, self.running_variance)
 
     def fold(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """W~ (G, D + design) and b (G,) from mean and variance of each gene's logit before batch-norm, (G,)."""
-        gamma = self.gamma.abs() if self.config.nonnegative else self.gamma
+        gamma = GAMMA_PACE * (self.gamma.abs() if self.config.nonnegative else self.gamma)
         scale = gamma * torch.rsqrt(variance + EPS)
         return scale[:, None] * self.free_weight(), self.beta - scale * mean
 
@@ -174,8 +180,8 @@ class LDVAEModule(SCVIModule):
             self.running_mean.copy_(found[0])
             self.running_variance.copy_(found[1])
         if self.config.l1:
-            loadings = self.folded()[0][:, : self.config.n_latent]
-            self.weight.weight[:, : self.config.n_latent][loadings.abs() < NOTHING] = 0
+            sizes = self.folded()[0][:, : self.config.n_latent].abs()
+            self.weight[:, : self.config.n_latent][sizes < NOTHING * sizes.amax(0)] = 0
 
     @torch.no_grad()
     def expression_of(self, batches: Iterable[Batch]) -> Tensor:
@@ -185,7 +191,7 @@ class LDVAEModule(SCVIModule):
 
     def moments_of_inputs(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
         """Mean (P,) and covariance (P, P) of [z, s] over cells and draws of their posteriors."""
-        n_inputs = self.weight.in_features
+        n_inputs = self.weight.shape[1]
         n, total = 0, torch.zeros(n_inputs, dtype=torch.float64)
         products = torch.zeros(n_inputs, n_inputs, dtype=torch.float64)
         for batch in batches:
@@ -218,7 +224,8 @@ class LDVAE(CountModel):
         Whether every gene has an intercept where there is no batch-norm; None: yes. The paper's variants without
         batch-norm have none.
     l1
-        Weight of the sum over factors of the mean absolute loading, in nats per cell; what falls below 0.001 is zero.
+        Weight of the sum over factors of the mean absolute loading, in nats per cell: 0 for none, 5 to 50 for few genes
+        in a factor. Loadings below a hundredth of their factor's largest are then set to zero. It settles the rotation.
     nonnegative
         Whether loadings must not be negative.
     reproduce
@@ -234,7 +241,7 @@ class LDVAE(CountModel):
 
     name: ClassVar[str] = "ldvae"
     readable_rotation: ClassVar[str | None] = "varimax"
-    share_of_learning_rate = 4.0  # one linear layer stands more than a network (LOG.md, 2026-11-28)
+    share_of_learning_rate = 1.6  # (LOG.md, 2026-11-28)
     config: LDVAEConfig
     module: LDVAEModule
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,8 @@ def _n_used(model: CountModel) -> int:
 def _resampled(adata: AnnData, seed: int) -> AnnData:
     """As many cells, drawn with replacement."""
     rows = np.sort(np.random.default_rng(seed).integers(0, adata.n_obs, adata.n_obs))
-    drawn = adata[rows].copy()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Observation names are not unique", UserWarning)
+        drawn = adata[rows].copy()
     drawn.obs_names = [f"{name}_{i}" for i, name in enumerate(drawn.obs_names)]
     return drawn

@@ -16,7 +16,7 @@ from lucidcell.readouts.top_genes import gene_signal
 from lucidcell.report.blocks import Block, Card, Picture, Row, Section, Table, Text
 from lucidcell.report.folder import Run
 from lucidcell.report.pictures import svg_picture
-from lucidcell.report.wording import enumeration, percent, plural, signed
+from lucidcell.report.wording import enumeration, number, percent, plural, signed
 
 _GENES = 8  # at each end of a factor
 _LABELS = 12  # in a card
@@ -36,7 +36,7 @@ def factors(run: Run) -> Section | None:
     means = _means_by_label(run)
     blocks.append(_shares(table))
     if run.factor_titles is not None:
-        blocks.append(_names(run.factor_titles, table))
+        blocks.append(_names(run, run.factor_titles, table))
     if run.enrichment is not None and (run.enrichment["q_value"] <= MAX_Q).any():
         blocks.append(_terms(run.enrichment))
     if means is not None:
@@ -73,20 +73,31 @@ def _introduction(run: Run, idle: list[str], table: pd.DataFrame) -> str:
     return text + "Genes are ranked by loading and mean count, since loadings of hardly seen genes are mostly noise."
 
 
-def _names(names: pd.DataFrame, table: pd.DataFrame) -> Table:
-    """Factor, share, name and evidence of both ends."""
-    shares = table.set_index("factor")["share"] if "share" in table else None
+def _names(run: Run, names: pd.DataFrame, table: pd.DataFrame) -> Table:
+    """Factor, share, stability, and what either end is named by."""
+    columns = {"share": table.set_index("factor")["share"]} if "share" in table else {}
+    if run.stability is not None:
+        columns["stability"] = run.stability.set_index("factor")["agreement"]
     rows = []
     for row in names.to_dict("records"):
-        share = "" if shares is None or row["sign"] == "-" else percent(float(shares[row["factor"]]))
+        once = [number(round(float(values.get(row["factor"], float("nan"))), 3)) for values in columns.values()]
         sign = "\N{MINUS SIGN}" if row["sign"] == "-" else row["sign"]
-        evidence = [readable(row["term"], 60), signed(row["nes"]), _small(row["q_value"])] if row["term"] else [""] * 3
-        rows.append([f"{readable(row['factor'])} {sign}", share, readable(row["name"], 80), *evidence])
+        genes = readable(row["top_genes"].replace(";", ", "), 40)
+        named = [readable(short_term(row["term"]), 60), signed(row["nes"]), _small(row["q_value"])]
+        rows.append(
+            [
+                f"{readable(row['factor'])}\N{NO-BREAK SPACE}{sign}",
+                *(once if row["sign"] == "+" else [""] * len(once)),
+                *(named if row["term"] else ["", "", ""]),
+                genes,
+            ]
+        )
     return Table(
-        ["factor", "share", "name", "gene set", "NES", "q"],
+        ["factor", *columns, "gene set", "NES", "q", "top genes"],
         rows,
-        caption="Both ends of each factor, named by the gene set with the largest normalised enrichment score (NES) "
-        f"among those with a q-value of at most {MAX_Q}, and by their top genes; by these alone if there is none.",
+        caption="What each end of each factor is named by: the gene set with the largest normalised enrichment score "
+        f"(NES) among those with a q-value of at most {MAX_Q}, and the genes that tell most about the factor."
+        + (" Stability: mean correlation with the matching factor of other seeds." if "stability" in columns else ""),
         visible=40,
     )
 
