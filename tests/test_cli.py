@@ -98,7 +98,7 @@ def test_version(lucidcell):
     assert lucidcell("--version") == (0, f"lucidcell {lc.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [(), ("fit",), ("report",), ("map",), ("demo",)])
+@pytest.mark.parametrize("command", [(), ("fit",), ("report",), ("map",), ("enrich",), ("demo",)])
 def test_help_names_every_option(lucidcell, command):
     answer = lucidcell(*command, "--help")
     assert answer.status == 0
@@ -273,6 +273,51 @@ def test_de_writes_the_table_of_the_method(lucidcell, fitted, simulated, data, t
     assert_one_line(answer, "no batch has both")
 
 
+@pytest.fixture(scope="module")
+def linear(simulated_once: ad.AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of an LDVAE, fitted with other seeds too, and a GMT file with the genes of its programs."""
+    folder = tmp_path_factory.mktemp("linear")
+    simulated_once.write_h5ad(folder / "cells.h5ad")
+    given = ["--model", "ldvae", "--batch-key", "batch", "--labels-key", "cell_type", "--n-latent", "3"]
+    given += ["--n-hidden", "16", "--max-epochs", "20", "--batch-size", "32", "--stability-seeds", "2"]
+    command = [sys.executable, "-m", "lucidcell.cli", "fit", str(folder / "cells.h5ad"), "--out", str(folder / "run")]
+    done = subprocess.run([*command, *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    of_program = simulated_once.var["program"].astype(str)
+    lines = [
+        "\t".join([f"HALLMARK_{name.upper()}", "", *of_program.index[of_program == name]])
+        for name in sorted(set(of_program))
+    ]
+    (folder / "programs.gmt").write_text("\n".join(lines) + "\n")
+    return folder / "run"
+
+
+def test_factors_get_names_shares_and_stability(lucidcell, linear):
+    answer = lucidcell("enrich", linear, "--gene-sets", linear.parent / "programs.gmt", "--min-size", 3)
+    assert answer.status == 0, answer.err
+    assert "R1 +  " in answer.out
+    assert answer.out.splitlines()[-1] == f"report: {linear / 'report.html'}"
+    tables = {path.stem: pd.read_csv(path, keep_default_na=False) for path in (linear / "tables").glob("*.csv")}
+    assert set(tables["enrichment"]["factor"]) == {"R1", "R2", "R3"}
+    assert tables["factors"]["share"].sum() == pytest.approx(1)
+    assert tables["stability"]["agreement"].between(0, 1).all()
+    page = (linear / "report.html").read_text()
+    for said in ("share", "stability", "program 1", "Gene sets that the ends of the factors are enriched in"):
+        assert said in page
+    signal = lc.gene_signal(tables["loadings"].set_index("gene"), tables["genes"]["mean_observed"])
+    wanted = lc.gsea(signal, linear.parent / "programs.gmt", min_size=3)
+    np.testing.assert_allclose(tables["enrichment"]["es"], wanted["es"])
+
+
+def test_loadings_of_other_methods_are_enriched(lucidcell, simulated, linear, tmp_path):
+    simulated.varm["PCs"] = np.random.default_rng(0).normal(size=(50, 2))
+    simulated.write_h5ad(tmp_path / "cells.h5ad")
+    sets = ("--gene-sets", linear.parent / "programs.gmt", "--min-size", 3)
+    answer = lucidcell("enrich", tmp_path / "cells.h5ad", "--varm-key", "PCs", "--out", tmp_path, *sets)
+    assert answer.status == 0, answer.err
+    assert set(pd.read_csv(tmp_path / "enrichment.csv")["factor"]) == {"PCs_1", "PCs_2"}
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +348,8 @@ def assert_one_line(answer: Answer, said: str) -> None:
         (["--n-hidden", "-5"], "n_hidden is -5"),
         (["--n-layers", "0"], "n_layers is 0"),
         (["--gene-likelihood", "normal"], "gene_likelihood is 'normal'; it must be one of nb, zinb, poisson"),
+        (["--latent-distribution", "beta"], "latent_distribution is 'beta'; it must be one of normal, ln"),
+        (["--stability-seeds", "-1"], "--stability-seeds is -1"),
         (["--max-epochs", "0"], "max_epochs is 0"),
         (["--batch-size", "1"], "batch_size is 1"),
         (["--learning-rate", "-1"], "learning_rate is -1.0"),
@@ -369,6 +416,33 @@ def test_data_that_cannot_be_read(lucidcell, tmp_path, name, content, said):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     assert_one_line(lucidcell("fit", tmp_path / name, "--out", tmp_path / "run"), said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "none of 50 gene sets has 5 to 500 of the 50 genes"),
+        (["--gene-sets", "none.gmt"], "none.gmt does not exist"),
+        (["--varm-key", "PCs"], "--varm-key is for an AnnData"),
+        (["--out", "nowhere"], "nowhere cannot be written to"),
+        (["--min-size", "0"], "min_size is 0"),
+        (["--max-size", "2"], "max_size 2"),
+        (["--n-permutations", "1"], "n_permutations is 1"),
+        (["--max-q", "2"], "max_q is 2"),
+    ],
+    ids=lambda value: value[0] if value and isinstance(value, list) else "",
+)
+def test_one_mistake_in_each_option_of_enrich(lucidcell, linear, arguments, said):
+    sets = [] if not arguments or "--gene-sets" in arguments else ["--gene-sets", linear.parent / "programs.gmt"]
+    size = [] if not arguments or "--min-size" in arguments or "--max-size" in arguments else ["--min-size", 3]
+    assert_one_line(lucidcell("enrich", linear, *sets, *size, *arguments), said)
+
+
+def test_what_is_neither_a_run_nor_loadings(lucidcell, data, tmp_path):
+    assert_one_line(lucidcell("enrich", data), "is no run folder; for an AnnData pass --varm-key and --out")
+    assert_one_line(
+        lucidcell("enrich", data, "--varm-key", "PCs", "--out", tmp_path), "varm_key is 'PCs', and varm has batch_shift, programs"
+    )
 
 
 def test_a_place_that_is_taken_or_cannot_be_written(lucidcell, data, fitted, tmp_path):

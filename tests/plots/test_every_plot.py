@@ -19,10 +19,11 @@ NAMES = [
     "training_curves", "kl_curve", "embedding", "numbers", "factor_panel", "factor_shares", "loadings_bars",
     "label_means", "reconstruction", "predictive_check", "heatmap", "confusion_matrix", "calibration_curve",
     "taxonomy_levels", "integration", "evaluation",
-    "volcano", "marker_dots",
+    "volcano", "marker_dots", "factor_density", "factor_pair", "loadings_rank", "simplex", "running_score",
+    "enrichment_dots", "stability_heatmap", "selection_curve",
 ]  # fmt: skip
 IN_A_FIGURE = ("factor_panel", "integration")  # which they fill
-TWO_PANELS = ("factor_shares", "predictive_check", "calibration_curve")
+TWO_PANELS = ("factor_shares", "predictive_check", "calibration_curve", "running_score", "selection_curve")
 
 
 @pytest.fixture
@@ -34,6 +35,11 @@ def draw(history, genes, loadings, factors, rng):
     bins = bins.assign(confidence=[0.4, 0.8], accuracy=[0.5, 0.7])
     changes = {"lfc_mean": z["Z1"], "lfc_sure": z["Z1"].abs(), "bayes_factor": z["Z2"], "is_de": z["Z3"] > 0}
     changes |= {"group1": "T", "group2": "B", "raw_normalized_mean1": 1.0, "non_zeros_proportion1": 0.5}
+    terms = pd.DataFrame({"factor": ["Z1", "Z1", "Z2"], "term": ["a", "b", "a"], "nes": [2.0, -1.5, 1.2]})
+    terms["q_value"] = [0.001, 0.04, 0.6]
+    sizes = {"n_latent": [5, 10], "above": [2.0, 0.0], "above_se": [0.5, 0.0], "agreement": [0.9, 0.7]}
+    on_simplex = np.exp(z).div(np.exp(z).sum(axis=1), axis=0)
+    by_gene = loadings.set_index("gene")
     nodes = pd.DataFrame({"node": ["B", "T"], "parent": "", "level": "type", "n_cells": [3, 4], "confidence": 0.9})
 
     def drawn(name: str, figure: Figure | None) -> list:
@@ -57,6 +63,14 @@ def draw(history, genes, loadings, factors, rng):
             "evaluation": lambda: plots.evaluation(z.head(4).abs(), ax=ax),
             "volcano": lambda: plots.volcano(pd.DataFrame(changes), ax=ax),
             "marker_dots": lambda: plots.marker_dots(pd.DataFrame(changes).head(3), ax=ax),
+            "factor_density": lambda: plots.factor_density(z, "Z1", "Z2", ax=ax),
+            "factor_pair": lambda: plots.factor_pair(z, by_gene, "Z1", "Z2", groups=groups, ax=ax),
+            "loadings_rank": lambda: plots.loadings_rank(by_gene, "Z1", ax=ax),
+            "simplex": lambda: plots.simplex(on_simplex, groups=groups, ax=ax),
+            "running_score": lambda: plots.running_score(by_gene["Z1"], ["gene_1", "gene_7"], axes=two),
+            "enrichment_dots": lambda: plots.enrichment_dots(terms, ax=ax),
+            "stability_heatmap": lambda: plots.stability_heatmap(z.head(3).abs(), ax=ax),
+            "selection_curve": lambda: plots.selection_curve(pd.DataFrame(sizes).assign(subspace=0.9), axes=two),
             "integration": lambda: plots.integration(xy, -xy, pd.Categorical(groups), figure=figure),
         }[name]()
         if ax is not None:
