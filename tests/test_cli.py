@@ -440,9 +440,8 @@ def test_one_mistake_in_each_option_of_enrich(lucidcell, linear, arguments, said
 
 def test_what_is_neither_a_run_nor_loadings(lucidcell, data, tmp_path):
     assert_one_line(lucidcell("enrich", data), "is no run folder; for an AnnData pass --varm-key and --out")
-    assert_one_line(
-        lucidcell("enrich", data, "--varm-key", "PCs", "--out", tmp_path), "varm_key is 'PCs', and varm has batch_shift, programs"
-    )
+    answer = lucidcell("enrich", data, "--varm-key", "PCs", "--out", tmp_path)
+    assert_one_line(answer, "varm_key is 'PCs', and varm has batch_shift, programs")
 
 
 def test_a_place_that_is_taken_or_cannot_be_written(lucidcell, data, fitted, tmp_path):

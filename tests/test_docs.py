@@ -66,7 +66,7 @@ def defaults(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
             yield name, parameter.default
 
 
-@pytest.mark.parametrize("model", [lc.SCVI, lc.SCANVI])
+@pytest.mark.parametrize("model", [lc.SCVI, lc.SCANVI, lc.LDVAE])
 def test_every_option_of_a_model_is_explained_with_its_default(model: type[Model]) -> None:
     page = read(f"{model.name}.md")
     written = {name: f'("{value}")' if isinstance(value, str) else f"({value})" for name, value in defaults(model)}
@@ -195,7 +195,25 @@ def outcome_of_annotation(names: dict[str, Any], folder: Path) -> None:
     assert "scanvi_prediction" in names["both"].obs
 
 
+def outcome_of_factors(names: dict[str, Any], folder: Path) -> None:
+    assert names["error"] < 1e-3
+    assert names["shares"]["share"].sum() == pytest.approx(1)
+    best, tops = names["best"], names["lc"].top_genes(names["signal"], 20, sign="both").groupby("factor")["gene"]
+    for cell_type, markers in {
+        "B": {"CD79A", "CD74", "HLA-DRA", "MS4A1"}, "NK": {"NKG7", "GNLY", "GZMB"}, "Platelet": {"PPBP", "PF4"},
+        "CD14+ Mono": {"LYZ", "S100A8", "S100A9"},
+    }.items():  # fmt: skip
+        assert abs(best["effect"][cell_type] - 0.5) > 0.45
+        assert len(markers & set(tops.get_group(best["factor"][cell_type]))) >= 2
+    assert len(names["stable"]) >= 3
+    assert names["b_factor"] in names["stable"]
+    assert (names["names"]["term"] != "").any()
+    np.testing.assert_allclose(names["archetypes"].sum(), 1)
+    assert list(names["adata"].uns["ldvae"]["factors"]) == list(names["loadings"].columns)
+
+
 OUTCOMES: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "annotation": outcome_of_annotation,
+    "factors": outcome_of_factors,
     "pbmc3k": outcome_of_pbmc3k,
 }

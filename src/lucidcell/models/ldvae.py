@@ -46,6 +46,7 @@ from lucidcell.cells.batch import Batch
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import SettingError
+from lucidcell.maths.folded_norm import fold_batch_norm
 from lucidcell.maths.sampling import some_rows
 from lucidcell.models import initial
 from lucidcell.models.arguments import not_negative, yes_or_no
@@ -129,40 +130,29 @@ class LDVAEModule(SCVIModule):
         n_latent = self.config.n_latent
         return torch.cat([weight[:, :n_latent].abs(), weight[:, n_latent:]], dim=1)
 
+    def free_gamma(self) -> Tensor:
+        """gamma, without its sign if loadings must not be negative."""
+        gamma = GAMMA_PACE * self.gamma
+        return gamma.abs() if self.config.nonnegative else gamma
+
     def logits(self, z: Tensor, design: Tensor) -> LinearMap:
         """y, not multiplied out: the inputs [z, s], the folded weight W~ and the folded bias b."""
         inputs = torch.cat([z, design], dim=1)
-        if self.config.use_batch_norm and self.training:
-            return LinearMap(inputs, *self.fold(*self.batch_moments(inputs)))
-        return LinearMap(inputs, *self.folded())
+        if not (self.config.use_batch_norm and self.training):
+            return LinearMap(inputs, *self.folded())
+        folded = fold_batch_norm(inputs, self.free_weight(), self.free_gamma(), self.beta, EPS)
+        with torch.no_grad():
+            bessel = len(inputs) / max(len(inputs) - 1, 1)
+            self.running_mean.lerp_(folded.mean, MOMENTUM)
+            self.running_variance.lerp_(folded.variance * bessel, MOMENTUM)
+        return LinearMap(inputs, folded.weight, folded.bias)
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """W~ and b with the moments of all cells that trained."""
         if not self.config.use_batch_norm:
             return self.free_weight(), self.gene_bias()
-        return self.fold(self.running_mean, self.running_variance)
-
-    def fold(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """W~ (G, D + design) and b (G,) from mean and variance of each gene's logit before batch-norm, (G,)."""
-        gamma = GAMMA_PACE * (self.gamma.abs() if self.config.nonnegative else self.gamma)
-        scale = gamma * torch.rsqrt(variance + EPS)
-        return scale[:, None] * self.free_weight(), self.beta - scale * mean
-
-    def batch_moments(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance over a mini-batch of each gene's logit before batch-norm, (G,); kept as running moments."""
-        n_cells, mean = len(inputs), inputs.mean(0)
-        centred = inputs - mean
-        of_genes = self.moments_of_genes(mean, centred.t() @ centred / n_cells)
-        with torch.no_grad():
-            bessel = n_cells / max(n_cells - 1, 1)
-            self.running_mean.lerp_(of_genes[0], MOMENTUM)
-            self.running_variance.lerp_(of_genes[1] * bessel, MOMENTUM)
-        return of_genes
-
-    def moments_of_genes(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-        """W mean and the diagonal of W covariance W', (G,), from the moments of the inputs (P,), (P, P)."""
-        weight = self.free_weight()
-        return weight @ mean, ((weight @ covariance) * weight).sum(1).clamp(min=0)
+        scale = self.free_gamma() * torch.rsqrt(self.running_variance + EPS)
+        return scale[:, None] * self.free_weight(), self.beta - scale * self.running_mean
 
     def loss(self, batch: Batch, progress: float) -> Loss:
         loss = super().loss(batch, progress)
@@ -176,9 +166,9 @@ class LDVAEModule(SCVIModule):
         """After training: the moments of batch-norm over these cells, and zeros in the place of tiny loadings."""
         if self.config.use_batch_norm:
             mean, covariance = self.moments_of_inputs(batches)
-            found = self.moments_of_genes(mean.float(), covariance.float())
-            self.running_mean.copy_(found[0])
-            self.running_variance.copy_(found[1])
+            weight = self.free_weight().double()
+            self.running_mean.copy_(weight @ mean)
+            self.running_variance.copy_(((weight @ covariance) * weight).sum(1))
         if self.config.l1:
             sizes = self.folded()[0][:, : self.config.n_latent].abs()
             self.weight[:, : self.config.n_latent][sizes < NOTHING * sizes.amax(0)] = 0

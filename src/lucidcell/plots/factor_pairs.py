@@ -213,7 +213,7 @@ def simplex(
                     va="center" if abs(py) < 0.8 else "bottom" if py > 0 else "top", fontsize=8)  # fmt: skip
         ax.set_aspect("equal")
         ax.set_xlim(-1.3, 1.3)
-        ax.set_ylim(-1.25, 1.25)
+        ax.set_ylim(-1.15, 1.2)
         ax.set_xticks([])
         ax.set_yticks([])
         ax.spines[:].set_visible(False)

@@ -30,9 +30,7 @@ def stability_heatmap(matches: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     require_columns(matches, [], "matches")
     ax = axes_or_new(ax, heatmap_size(*matches.shape))
-    heatmap(
-        matches, color_label="|correlation| with the match (0 to 1)", row_label="seed", column_label="factor", ax=ax
-    )
+    heatmap(matches, color_label="agreement (0 to 1)", row_label="seed", column_label="factor", ax=ax)
     ax.images[0].set_clim(0, 1)
     return ax
 

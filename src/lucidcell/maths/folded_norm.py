@@ -1,0 +1,60 @@
+"""Batch-norm after a linear layer, folded into its weight and bias, from the moments of the layer's inputs.
+
+For inputs h (B, P), weight W (G, P), and the outputs a = h @ W.T that are never computed:
+
+    mean_g = W_g . mean(h)      variance_g = W_g' Cov(h) W_g        both over the B rows
+    scale_g = gamma_g / sqrt(variance_g + eps)
+    batch_norm(a) = h @ (scale W).T + (beta - scale mean)
+
+One operation with its own gradient: as some thirty small ones it takes a fifth of a training step (LOG.md, 2026-11-28).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Folded(NamedTuple):
+    """Weight and bias that include the batch-norm, and the moments of the outputs before it."""
+
+    weight: Tensor  # (G, P), differentiable
+    bias: Tensor  # (G,), differentiable
+    mean: Tensor  # (G,), detached
+    variance: Tensor  # (G,), detached; biased, as batch-norm divides by it
+
+
+def fold_batch_norm(inputs: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Folded:
+    """Batch-norm over the rows of `inputs` folded into `weight` and a bias; gradients reach all four tensors."""
+    return Folded(*_Fold.apply(inputs, weight, gamma, beta, eps))
+
+
+class _Fold(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mean_input = inputs.mean(0)
+        centred = inputs - mean_input
+        product = weight @ torch.mm(centred.t(), centred).div_(len(inputs))  # W Cov(h), (G, P)
+        mean, variance = weight @ mean_input, torch.linalg.vecdot(product, weight).clamp_(min=0)
+        inverse_sd = (variance + eps).rsqrt_()
+        scale = gamma * inverse_sd
+        ctx.save_for_backward(centred, mean_input, weight, product, gamma, mean, inverse_sd, scale)
+        ctx.mark_non_differentiable(mean, variance)
+        return weight * scale[:, None], torch.addcmul(beta, scale, mean, value=-1), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, d_weight: Tensor, d_bias: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        centred, mean_input, weight, product, gamma, mean, inverse_sd, scale = ctx.saved_tensors
+        d_scale = torch.linalg.vecdot(d_weight, weight).addcmul_(d_bias, mean, value=-1)
+        d_gamma = d_scale * inverse_sd
+        d_variance = (d_gamma * gamma).mul_(inverse_sd * inverse_sd).mul_(-0.5)
+        d_mean = -(d_bias * scale)
+        twice = d_variance[:, None] * 2
+        d_unfolded = torch.addcmul(d_weight * scale[:, None], product, twice).addr_(d_mean, mean_input)
+        d_covariance = weight.t() @ (weight * twice)
+        d_inputs = torch.addmm(d_mean @ weight, centred, d_covariance).div_(len(centred))
+        return d_inputs, d_unfolded, d_gamma, d_bias, None
