@@ -13,7 +13,7 @@ from torch.nn.functional import batch_norm
 
 import lucidcell as lc
 from lucidcell.errors import NotTrainedError, SettingError
-from lucidcell.models.ldvae import EPS, GAMMA_PACE, LDVAE, LDVAEConfig, LDVAEModule
+from lucidcell.models.ldvae import EPS, GAMMA_PACE, LDVAE, WEIGHT_PACE, LDVAEConfig, LDVAEModule
 from lucidcell.models.scvi import Sizes
 from lucidcell.readouts.stability import matched
 
@@ -308,3 +308,43 @@ def test_rotations_that_there_are_not(fitted, trained, simulated):
         trained().get_latent_representation(rotate="varimax")
     with pytest.raises(NotTrainedError):
         LDVAE(simulated).get_intercept()
+
+
+# --- against scvi-tools -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("norm", [True, False])
+def test_decoder_and_loadings_are_those_of_linear_scvi(simulated, norm):
+    """Their weights in our module: same expression in training and in evaluation, same gradient, same loadings."""
+    scvi = pytest.importorskip("scvi", reason="needs the oracle group")
+    scvi.settings.seed = 0
+    data = simulated.copy()
+    scvi.model.LinearSCVI.setup_anndata(data, batch_key="batch")
+    theirs = scvi.model.LinearSCVI(data, n_latent=4, n_hidden=16, use_batch_norm=norm)
+    theirs.train(3, accelerator="cpu", enable_progress_bar=False, logger=False)
+    ours = LDVAE(simulated, batch_key="batch", n_latent=4, n_hidden=16, reproduce="paper", use_batch_norm=norm)
+    layer = theirs.module.decoder.factor_regressor.fc_layers[0]
+    with torch.no_grad():
+        ours.module.weight.copy_(layer[0].weight / WEIGHT_PACE)
+        if norm:
+            ours.module.gamma.copy_(layer[1].weight / GAMMA_PACE)
+            ours.module.beta.copy_(layer[1].bias)
+            ours.module.running_mean.copy_(layer[1].running_mean)
+            ours.module.running_variance.copy_(layer[1].running_var)
+    z = torch.randn(len(simulated), 4)
+    codes = torch.from_numpy(ours.cells.batch)
+    design, library = torch.nn.functional.one_hot(codes, 2).float(), torch.ones(len(z), 1)
+    ours.training_facts = {"epochs": 3}  # as if it had been trained
+    np.testing.assert_allclose(ours.get_loadings(), theirs.get_loadings(), rtol=1e-4, atol=1e-6)
+    for mode in (False, True):  # training moves the running moments, at another pace
+        ours.module.train(mode)
+        theirs.module.train(mode)
+        scale = theirs.module.decoder("gene", z, library, codes[:, None])[0]
+        rho = ours.module.decode(z, design).exp()
+        torch.testing.assert_close(rho, scale, rtol=1e-4, atol=1e-7)
+    target = torch.rand_like(scale)
+    (gradient,) = torch.autograd.grad((rho * target).sum(), ours.module.weight)
+    (expected,) = torch.autograd.grad((scale * target).sum(), layer[0].weight)
+    torch.testing.assert_close(gradient / WEIGHT_PACE, expected, rtol=1e-3, atol=1e-6)
