@@ -52,7 +52,7 @@ def test_the_table_of_names(linear_run):
     (table,) = blocks(factors(Run(linear_run)), Table)
     assert list(table.header) == ["factor", "share", "stability", "gene set", "NES", "q", "top genes"]
     first, second, third, _ = table.rows
-    assert first == ["Z1\u00a0+", "0.4", "0.97", "hypoxia", "+2.10", "< 0.001", "gene_1, gene_2"]
+    assert first == ["Z1\u00a0+", "0.4", "0.97", "hypoxia", "+2.10", "<\u00a00.001", "gene_1, gene_2"]
     assert second[:3] == ["Z1\u00a0\N{MINUS SIGN}", "", ""]
     assert second[3:6] == ["b cells", "\N{MINUS SIGN}1.90", "0.030"]
     assert third[3:6] == ["", "", ""]

@@ -115,7 +115,7 @@ def _terms(enrichment: pd.DataFrame) -> Picture:
 
 
 def _small(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _means_by_label(run: Run) -> pd.DataFrame | None:
