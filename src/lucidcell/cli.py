@@ -160,15 +160,18 @@ def _build(model: str, adata: AnnData, given: dict[str, Any]) -> Any:
     return model_class(adata, **given)
 
 
-def _stability(adata: AnnData, n_seeds: int, given: dict[str, Any], model: Any, training: dict[str, Any]) -> Any:
-    """Agreement of the model's factors with fits of `n_seeds` other seeds, trained alike."""
+def _stability(
+    adata: AnnData, n_seeds: int, given: dict[str, Any], model: Any, out: Path, training: dict[str, Any]
+) -> Any:
+    """Agreement of the model's factors with fits of `n_seeds` other seeds, trained alike; kept in case of a kill."""
     import lucidcell as lc
 
-    alike = {
-        name: training[name] for name in ("max_epochs", "batch_size", "learning_rate", "early_stopping", "precision")
-    }
+    names = ("max_epochs", "batch_size", "learning_rate", "early_stopping", "precision", "device")
     seeds = [seed for seed in range(n_seeds + 1) if seed != training["seed"]][:n_seeds]
-    found = lc.stability(type(model), adata, seeds=seeds, reference=model, training=alike, **given)
+    found = lc.stability(
+        type(model), adata, seeds=seeds, reference=model, training={name: training[name] for name in names},
+        n_jobs=training["num_threads"] or -1, folder=out / CHECKPOINT / "fits", **given,
+    )  # fmt: skip
     return found.factors.assign(subspace=found.subspace.mean())
 
 
@@ -179,9 +182,9 @@ def _train_and_report(model: Any, out: Path, refits: Callable[..., Any] | None =
     typer.echo(str(model.cells))
     model.train(checkpoint_dir=out / CHECKPOINT, **training)
     model.save(out, overwrite=True)
-    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)  # of a run that is finished
     if refits is not None:
-        refits(model, training).to_csv(out / "tables" / "stability.csv", index=False)
+        refits(model, out, training).to_csv(out / "tables" / "stability.csv", index=False)
+    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)  # of a run that is finished
     page = lc.report(out)
     facts = model.training_facts
     typer.echo(f"{facts['epochs']} epochs in {facts['seconds']:.1f} s ({facts['cells_per_second']:,.0f} cells/s)")
@@ -213,8 +216,10 @@ def enrich(
     """Find the gene sets of every factor, name the factors, and write the report of a run anew."""
     import lucidcell as lc
     from lucidcell.readouts.enrichment import table_of
+    from lucidcell.readouts.factor_names import check_max_q
     from lucidcell.report.folder import Run
 
+    check_max_q(max_q)
     is_run = (target / "model.json").exists()
     if is_run and varm_key is not None:
         raise SettingError("--varm-key is for an AnnData, and the loadings of a run are in its folder: leave it out.")

@@ -262,6 +262,31 @@ def test_l1_makes_loadings_zero_and_settles_the_rotation():
     assert found[30.0] > 0.9
 
 
+@pytest.mark.parametrize("options", [{"l1": 30.0}, {"nonnegative": True}, {"latent_distribution": "ln"}], ids=str)
+def test_what_settles_the_rotation_is_shown_as_it_is(fitted, simulated, options):
+    """Zeros, signs and the simplex survive in what is written."""
+    model = fitted(**options)
+    assert model.readable_rotation is None
+    shown = model.readable_loadings()
+    assert list(shown.columns) == model.factor_names
+    if "latent_distribution" not in options:
+        pd.testing.assert_frame_equal(shown, model.get_loadings())
+    model.write(simulated)
+    np.testing.assert_array_equal(simulated.obsm["X_ldvae"], model.get_latent_representation())
+    assert fitted().readable_rotation == "varimax"
+
+
+def test_the_penalty_is_on_the_loadings_of_the_step():
+    """Batch-norm takes the scale of W out again, so the penalty must not shrink W: its gradient is orthogonal to W."""
+    one = module(l1=1.0).train()
+    z, design = torch.randn(17, 3, dtype=torch.float64), torch.randn(17, 3, dtype=torch.float64)
+    weight = one.logits(z, design).weight
+    assert one.penalised is weight
+    (gradient,) = torch.autograd.grad(weight[:, :3].abs().mean(0).sum(), one.weight)
+    along = (gradient * one.weight).sum(1).abs()
+    assert (along / (gradient.norm(dim=1) * one.weight.norm(dim=1))).max() < 1e-3
+
+
 def test_a_bias_only_where_batch_norm_has_none(fitted):
     assert fitted(use_batch_norm=False).get_intercept().abs().max() > 0
     bare = fitted(use_batch_norm=False, decoder_bias=False)
@@ -282,9 +307,19 @@ def test_new_batches_leave_the_normalisation_of_the_reference_alone(fitted, simu
     assert (effects["new"] != effects.iloc[:, :2].mean(axis=1)).any()
 
 
+def test_the_dropout_head_of_a_new_batch_is_trained(fitted, simulated):
+    model = fitted(gene_likelihood="zinb")
+    simulated.obs["batch"] = "new"
+    query = model.map_query(simulated, max_epochs=3)
+    old, new = model.module.dropout_logit.weight, query.module.dropout_logit.weight
+    assert torch.equal(new[:, :-1], old)
+    assert not torch.allclose(new[:, -1], old[:, -2:].mean(1), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"latent_distribution": "ln", "n_latent": 1}, "use at least 2"),
         ({"use_batch_norm": "both"}, "use_batch_norm is 'both'"),
         ({"decoder_bias": True}, "no effect under batch-norm"),
         ({"l1": -1}, "l1 is -1"),

@@ -125,9 +125,74 @@ def test_files_of_gene_sets(loadings, tmp_path: Path):
         lc.gsea(loadings, tmp_path / "none.gmt")
 
 
+def test_positive_loadings_have_one_end(gene_sets):
+    """Topics: what has no random set to be compared with has no p-value, and gives no name."""
+    rng = np.random.default_rng(4)
+    topic = pd.DataFrame({"t": rng.exponential(size=N) ** 3}, [f"g{i}" for i in range(N)])
+    sets = gene_sets | {"low": list(topic["t"].nsmallest(200).index), "high": list(topic["t"].nlargest(30).index)}
+    table = lc.gsea(topic, sets).set_index("term")
+    assert table["es"]["low"] == -1
+    assert np.isnan(table["nes"]["low"])
+    assert (table["p_value"]["low"], table["q_value"]["low"]) == (1, 1)
+    assert table["q_value"]["high"] < 0.05
+    assert table.index[-1] == "low"
+    names = lc.name_factors(topic, table.reset_index()).set_index("sign")
+    assert names["term"]["-"] == ""
+
+
+def test_few_random_sets_cannot_give_a_small_q(loadings):
+    table = lc.gsea(loadings[["a"]], {"top": list(loadings["a"].nlargest(30).index)}, n_permutations=10)
+    assert table["q_value"].iloc[0] >= 1 / 11
+
+
+def test_a_backend_of_processes_changes_nothing(loadings, gene_sets):
+    joblib = pytest.importorskip("joblib")
+    wanted = lc.gsea(loadings, gene_sets, n_permutations=50)
+    with joblib.parallel_config(backend="loky"):
+        pd.testing.assert_frame_equal(lc.gsea(loadings, gene_sets, n_permutations=50), wanted)
+
+
+def test_a_factor_that_ranks_nothing_finds_nothing(loadings, gene_sets):
+    flat = loadings.assign(a=0.0)
+    gene_sets["last genes"] = list(loadings.index[-20:])
+    for weight in (0.0, 1.0):
+        table = lc.gsea(flat, gene_sets, weight=weight, n_permutations=100)
+        of_flat = table[table["factor"] == "a"]
+        assert (of_flat["es"] == 0).all()
+        assert (of_flat["q_value"] == 1).all()
+    ties = loadings.assign(a=np.where(np.arange(N) < 20, 1.0, 0.0))
+    found = lc.gsea(ties, gene_sets, n_permutations=500)
+    row = found[(found["factor"] == "a") & (found["term"] == "last genes")].iloc[0]
+    assert row["q_value"] > 0.05, "the order of the table decides nothing between equal loadings"
+    names = lc.name_factors(flat, table).set_index(["factor", "sign"])
+    assert names["name"][("a", "+")] == "no genes"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda t: t.to_numpy(), "names no genes"),
+        (lambda t: t.rename_axis("gene").reset_index(), "make gene names the index"),
+        (lambda t: t.rename(columns={"b": "a"}), "1 factors occur twice"),
+        (lambda t: t.iloc[:0], "0 genes x 3 factors"),
+    ],
+)
+def test_tables_that_are_no_loadings(loadings, gene_sets, given, message):
+    with pytest.raises(DataError, match=message):
+        lc.gsea(given(loadings), gene_sets)
+
+
+@pytest.mark.parametrize("given", [None, 5, {"s": "ABC"}])
+def test_what_is_no_gene_set(loadings, given):
+    with pytest.raises(DataError, match="pass a (GMT file|list)"):
+        lc.gsea(loadings, given)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"min_size": "5"}, SettingError, "min_size is '5'"),
+        ({"seed": -1}, SettingError, "seed is -1"),
         ({"min_size": 500}, DataError, "none of 30 gene sets has 500 to 500 of the 600 genes"),
         ({"min_size": 9, "max_size": 3}, SettingError, "min_size is 9"),
         ({"n_permutations": 3}, SettingError, "n_permutations is 3"),
@@ -174,6 +239,24 @@ def test_over_representation_is_fishers_test(loadings, gene_sets):
     assert table[table["factor"] == "a"]["term"].iloc[0] == "top"
 
 
+def test_the_two_ends_are_tested_apart(loadings, gene_sets):
+    table = lc.over_representation(lc.top_genes(loadings, 40, sign="both"), gene_sets, loadings.index)
+    of_a = table[table["factor"] == "a"].groupby("sign")["term"].first()
+    assert (of_a["+"], of_a["-"]) == ("top", "bottom")
+
+
+def test_the_background_is_every_gene_of_any_set(loadings):
+    """Also of sets that are too small to be tested; and genes may be named by numbers."""
+    numbered = loadings.reset_index(drop=True)
+    sets = {"tested": [str(i) for i in range(10)], "small": ["10", "11"]}
+    table = lc.over_representation(lc.top_genes(numbered, 30), sets, numbered.index)
+    assert (table["n_background"] == 12).all()
+    with pytest.raises(DataError, match="0 of the top genes are not in the background"):
+        lc.over_representation({}, sets, numbered.index)
+    with pytest.raises(DataError, match="lacks factor, sign"):
+        lc.over_representation(pd.DataFrame({"gene": ["1"]}), sets, numbered.index)
+
+
 def test_q_values_are_those_of_statsmodels(loadings, gene_sets):
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     table = lc.over_representation({"a": list(loadings.index[:50])}, gene_sets, loadings.index)
@@ -181,7 +264,7 @@ def test_q_values_are_those_of_statsmodels(loadings, gene_sets):
 
 
 def test_top_genes_of_another_model(loadings, gene_sets):
-    with pytest.raises(DataError, match="1 top genes are not in the background"):
+    with pytest.raises(DataError, match="1 of the top genes are not in the background"):
         lc.over_representation({"a": ["g1", "stranger"]}, gene_sets, loadings.index)
 
 

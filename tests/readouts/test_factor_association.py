@@ -116,12 +116,33 @@ def test_what_cannot_be_tested_is_nan(cells):
     assert table["q_value"].isna().all()
 
 
+def test_donors_that_all_agree_perfectly_give_a_small_p_value(cells):
+    scores, obs = cells
+    scores["a"] = (obs["type"] == "B") + 1e-3 * scores["a"]
+    scores["b"] = obs["depth"]
+    table = lc.factor_association(scores, obs, ["type", "depth"], donor_key="donor")
+    perfect, number = row(table, "a", "type", "B"), row(table, "b", "depth")
+    assert perfect["effect"] == 1
+    assert 0 < perfect["p_value"] < 1e-5
+    assert number["effect"] == pytest.approx(1)
+    assert 0 < number["p_value"] < 1e-5
+
+
+def test_dates_are_numbers(cells):
+    scores, obs = cells
+    obs["taken"] = pd.Timestamp("2026-01-01") + pd.to_timedelta(obs["age"], unit="D")
+    one, other = (row(lc.factor_association(scores, obs, key), "c", key) for key in ("taken", "age"))
+    assert one["effect"] == pytest.approx(other["effect"])
+
+
 def test_arguments(cells):
     scores, obs = cells
     with pytest.raises(DataError, match="no column 'tissue'"):
         lc.factor_association(scores, obs, "tissue")
     with pytest.raises(DataError, match="320 cells and obs 10"):
         lc.factor_association(scores, obs.head(10), "type")
+    with pytest.raises(DataError, match="scores is ndarray"):
+        lc.factor_association(scores.to_numpy(), obs, "type")
     with pytest.raises(SettingError, match="names no column"):
         lc.factor_association(scores, obs, [])
     obs["name"] = [f"cell{i}" for i in range(320)]

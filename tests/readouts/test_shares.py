@@ -71,11 +71,21 @@ def test_the_spectrum_is_nearly_flat_whatever_the_factors_vary():
     assert np.ptp(lc.spectrum(pd.DataFrame(scores))) < 0.02
 
 
+def test_a_constant_factor_adds_a_zero(tables):
+    scores = tables[0]
+    values = lc.spectrum(scores.assign(d=1.0))
+    np.testing.assert_allclose(values, [*lc.spectrum(scores), 0])
+
+
 def test_tables_that_do_not_belong_together(tables):
     scores, loadings, rho = tables
     with pytest.raises(DataError, match="same factors"):
         lc.factor_shares(scores[["b", "a", "c"]], loadings, rho)
     with pytest.raises(DataError, match=r"\(3,\) for 40 genes"):
         lc.factor_shares(scores, loadings, rho[:3])
+    with pytest.raises(DataError, match="does not vary over 1 cells"):
+        lc.factor_shares(scores.head(1), loadings, rho)
+    with pytest.raises(DataError, match="does not vary"):
+        lc.factor_shares(scores, 0 * loadings, rho)
     with pytest.raises(SettingError, match="order is 'eigen'"):
         lc.factor_shares(scores, loadings, rho, order="eigen")

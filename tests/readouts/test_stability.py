@@ -101,8 +101,36 @@ _comparable = refits.comparable_loadings
 
 def test_other_settings_need_another_folder(simulated, tmp_path):
     lc.stability(LDVAE, simulated, seeds=2, n_jobs=1, training=FAST, folder=tmp_path, **SMALL)
-    with pytest.raises(SettingError, match="fits with other arguments"):
+    with pytest.raises(SettingError, match="fits with other config"):
         lc.stability(LDVAE, simulated, seeds=2, n_jobs=1, training=FAST, folder=tmp_path, **(SMALL | {"n_latent": 4}))
+    other = simulated.copy()
+    other.X = other.X[::-1].copy()
+    with pytest.raises(SettingError, match="fits with other data"):
+        lc.stability(LDVAE, other, seeds=2, n_jobs=1, training=FAST, folder=tmp_path, **SMALL)
+
+
+def test_backed_cells_and_several_anndata_are_taken(simulated, tmp_path):
+    simulated.write_h5ad(tmp_path / "cells.h5ad")
+    wanted = lc.stability(LDVAE, simulated, seeds=2, n_bootstrap=1, n_jobs=1, training=FAST, **SMALL)
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    found = lc.stability(LDVAE, backed, seeds=2, n_bootstrap=1, n_jobs=2, training=FAST, **SMALL)
+    pd.testing.assert_frame_equal(found.matches, wanted.matches)
+    halves = [simulated[:60].copy(), simulated[60:].copy()]
+    parts = lc.stability(LDVAE, halves, seeds=2, n_jobs=1, training=FAST, folder=tmp_path / "fits", **SMALL)
+    pd.testing.assert_frame_equal(parts.matches, wanted.matches)
+
+
+def test_another_model_is_no_reference(simulated):
+    model = LDVAE(simulated, **SMALL)
+    model.train(**FAST, progress=False, num_threads=1)
+    with pytest.raises(SettingError, match="differ in n_latent"):
+        lc.stability(LDVAE, simulated, seeds=[1], reference=model, **(SMALL | {"n_latent": 4}))
+    with pytest.raises(SettingError, match="differ in data or keys"):
+        lc.stability(LDVAE, simulated[:, :40].copy(), seeds=[1], reference=model, **SMALL)
+    with pytest.raises(SettingError, match="class"):
+        lc.stability(lc.SCVI, simulated, seeds=[1], reference=model, **SMALL)
+    with pytest.raises(SettingError, match="at least one besides 0"):
+        lc.stability(LDVAE, simulated, seeds=1, reference=model, **SMALL)
 
 
 def test_a_trained_model_is_judged_by_other_seeds(simulated):
@@ -141,7 +169,11 @@ def test_number_of_factors_of_planted_programs(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seeds": 1}, "seeds is 1; it must be at least 2"),
+        ({"seeds": 1}, "seeds is 1; it must name at least one besides 0"),
+        ({"seeds": 2.5}, "seeds is 2.5"),
+        ({"n_jobs": 0}, "n_jobs is 0"),
+        ({"training": 5}, "training is 5"),
+        ({"training": {"seed": 9}}, "training has a seed"),
         ({"seeds": [0, 0]}, r"seeds is \[0, 0\]"),
         ({"seeds": [-1, 2]}, r"seeds is \[-1, 2\]"),
         ({"n_bootstrap": -1}, "n_bootstrap"),
@@ -155,3 +187,7 @@ def test_arguments_without_meaning(simulated: ad.AnnData, arguments, message):
 def test_one_number_of_factors_is_no_choice(simulated):
     with pytest.raises(SettingError, match="at least 2 different"):
         lc.select_n_latent(LDVAE, simulated, [5])
+    with pytest.raises(SettingError, match="at least 2 different"):
+        lc.select_n_latent(LDVAE, simulated, 5)
+    with pytest.raises(SettingError, match="hold some out"):
+        lc.select_n_latent(LDVAE, simulated, [5, 6], training={"train_size": 1.0})

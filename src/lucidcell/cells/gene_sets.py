@@ -65,7 +65,12 @@ def gene_sets_of(given: GeneSets) -> dict[str, tuple[str, ...]]:
     """
     if isinstance(given, str | os.PathLike):
         return read_gmt(given)
+    if given is None or isinstance(given, bool | int | float):
+        raise DataError(f"gene_sets is {given!r}: pass a GMT file, or a dict from names to genes.")
     if isinstance(given, Mapping):
+        texts = [name for name, genes in given.items() if isinstance(genes, str)]
+        if texts:
+            raise DataError(f"the gene set {texts[0]!r} is one text: pass a list of gene names.")
         sets = {str(name): tuple(dict.fromkeys(map(str, genes))) for name, genes in given.items()}
     else:
         sets = {}

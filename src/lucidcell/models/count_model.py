@@ -7,7 +7,7 @@ in `readouts/`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 class CountModel(Model):
     """Shell of the models of counts, with their read-outs. A subclass gives `name`, `config`, `module` and `vae`."""
-
-    readable_rotation: ClassVar[str | None] = None  # in which factors are shown, and compared between fits
 
     @property
     def vae(self) -> SCVIModule:
@@ -147,6 +145,11 @@ class CountModel(Model):
         """Mean count of each gene in the model's own cells, (G,)."""
         cells = self.cells_of(None)
         return np.bincount(cells.indices, weights=cells.values, minlength=cells.n_genes) / len(cells)
+
+    @property
+    def readable_rotation(self) -> str | None:
+        """Rotation in which factors are shown, and compared between fits."""
+        return None
 
     def readable_loadings(self) -> pd.DataFrame:
         """Genes x factors as they are shown: in `readable_rotation`."""
@@ -441,7 +444,7 @@ class CountModel(Model):
 
         Sets, here for a model called scvi, `obsm["X_scvi"]` (n, D), `varm["scvi_loadings"]` (genes, D; NaN for genes
         that the model lacks) and `uns["scvi"]` (settings and how the loadings were derived). Factors of an LDVAE are
-        written in the varimax rotation, and centred, as everywhere that they are shown.
+        written as they are shown: in the varimax rotation and centred, unless its options settle rotation or sign.
         """
         tables.write(self, adata)
 

@@ -98,6 +98,7 @@ class LDVAEModule(SCVIModule):
     mean_expression: Tensor
     running_mean: Tensor
     running_variance: Tensor
+    penalised: Tensor | None = None
 
     def make_decoder(self, n_design: int) -> None:
         config, n_genes = self.config, self.sizes.n_genes
@@ -120,7 +121,8 @@ class LDVAEModule(SCVIModule):
         return self.bias if self.config.decoder_bias else None
 
     def batch_weights(self) -> list[Tensor]:
-        return [self.weight, *self.batch_weights_of_encoder()]
+        heads = [self.weight, self.dropout_logit.weight] if self.config.gene_likelihood == "zinb" else [self.weight]
+        return [*heads, *self.batch_weights_of_encoder()]
 
     def free_weight(self) -> Tensor:
         """W, (G, D + design), its columns for z without their sign if they must not be negative."""
@@ -139,13 +141,20 @@ class LDVAEModule(SCVIModule):
         """y, not multiplied out: the inputs [z, s], the folded weight W~ and the folded bias b."""
         inputs = torch.cat([z, design], dim=1)
         if not (self.config.use_batch_norm and self.training):
-            return LinearMap(inputs, *self.folded())
+            weight, bias = self.folded()
+            return LinearMap(inputs, self.noted(weight), bias)
         folded = fold_batch_norm(inputs, self.free_weight(), self.free_gamma(), self.beta, EPS)
         with torch.no_grad():
             bessel = len(inputs) / max(len(inputs) - 1, 1)
             self.running_mean.lerp_(folded.mean, MOMENTUM)
             self.running_variance.lerp_(folded.variance * bessel, MOMENTUM)
-        return LinearMap(inputs, folded.weight, folded.bias)
+        return LinearMap(inputs, self.noted(folded.weight), folded.bias)
+
+    def noted(self, weight: Tensor) -> Tensor:
+        """W~ of this step, kept for the penalty on it."""
+        if self.config.l1:
+            self.penalised = weight
+        return weight
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """W~ and b with the moments of all cells that trained."""
@@ -158,7 +167,8 @@ class LDVAEModule(SCVIModule):
         loss = super().loss(batch, progress)
         if not self.config.l1:
             return loss
-        loadings = self.folded()[0][:, : self.config.n_latent]
+        assert self.penalised is not None
+        loadings, self.penalised = self.penalised[:, : self.config.n_latent], None
         return loss._replace(dataset={"l1": self.config.l1 * loadings.abs().mean(0).sum()})
 
     @torch.no_grad()
@@ -230,7 +240,6 @@ class LDVAE(CountModel):
     """
 
     name: ClassVar[str] = "ldvae"
-    readable_rotation: ClassVar[str | None] = "varimax"
     share_of_learning_rate = 1.6  # (LOG.md, 2026-11-28)
     config: LDVAEConfig
     module: LDVAEModule
@@ -366,8 +375,17 @@ class LDVAE(CountModel):
         """
         return loadings.linear_loadings(self, rotate, center)
 
+    @property
+    def readable_rotation(self) -> str | None:
+        """Varimax, unless something else settles the rotation: a simplex, a penalty, loadings of one sign."""
+        config = self.config
+        settled = config.latent_distribution == "ln" or config.l1 > 0 or config.nonnegative
+        return None if settled else "varimax"
+
     def readable_loadings(self) -> pd.DataFrame:
-        return self.get_loadings(rotate=self.readable_rotation, center=True)
+        """Genes x factors as they are shown: in `readable_rotation`, centred unless zeros or signs would be lost."""
+        center = self.config.l1 == 0 and not self.config.nonnegative
+        return self.get_loadings(rotate=self.readable_rotation, center=center)
 
     def readable_shares(self) -> pd.DataFrame:
         return self.get_factor_shares(rotate=self.readable_rotation, order=None)

@@ -83,6 +83,8 @@ class SCVIConfig:
             one_of(self, name, allowed)
         for name in ("n_latent", "n_hidden", "n_layers"):
             whole_number(self, name)
+        if self.latent_distribution == "ln" and self.n_latent < 2:
+            raise SettingError("n_latent is 1; the factors of latent_distribution='ln' sum to 1, so use at least 2.")
         for name in ("use_observed_lib_size", "encode_covariates"):
             yes_or_no(self, name)
         for name in ("dropout_rate", "kl_warmup"):

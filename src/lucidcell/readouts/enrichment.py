@@ -48,28 +48,45 @@ def table_of(loadings: pd.DataFrame | AnnData, varm_key: str | None) -> pd.DataF
     Raises
     ------
     DataError
-        If the entry is missing, a value is no number, or a gene is named twice.
+        If the entry is missing, a value is no number, or a gene or a factor is named twice.
     """
     if isinstance(loadings, pd.DataFrame):
         table = loadings
+    elif isinstance(loadings, np.ndarray):
+        raise DataError("the loadings are an array, which names no genes: pass a DataFrame of genes x factors.")
     else:
-        if varm_key not in loadings.varm:
-            known = ", ".join(loadings.varm) or "none"
-            raise DataError(f"varm_key is {varm_key!r}, and varm has {known}: pass the key of genes x factors.")
-        values = loadings.varm[varm_key]
-        values = values.to_numpy() if isinstance(values, pd.DataFrame) else np.asarray(values)
-        table = pd.DataFrame(values, loadings.var_names, [f"{varm_key}_{d + 1}" for d in range(values.shape[1])])
-        table = table[np.isfinite(values).any(axis=1)]  # genes that the model lacks
+        table = _of_varm(loadings, varm_key)
+    texts = [str(name) for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+    if texts:
+        raise DataError(f"the columns {texts[:3]} of the loadings hold no numbers: make gene names the index.")
     n_bad = int((~np.isfinite(table.to_numpy(float))).sum())
     if n_bad or table.empty:
         raise DataError(
             f"the loadings, {table.shape[0]} genes x {table.shape[1]} factors, hold {n_bad} NaN or infinite values: "
             "pass a finite number for every gene and factor."
         )
-    if not table.index.is_unique:
-        twice = table.index[table.index.duplicated()]
-        raise DataError(f"{len(twice)} genes occur twice in the loadings, such as {twice[0]!r}: make the names unique.")
+    for what, names in (("genes", table.index), ("factors", table.columns)):
+        if not names.is_unique:
+            twice = names[names.duplicated()]
+            raise DataError(f"{len(twice)} {what} occur twice in the loadings, such as {twice[0]!r}: rename them.")
     return table
+
+
+def _of_varm(adata: AnnData, varm_key: str | None) -> pd.DataFrame:
+    """Genes x factors under the names that they have there, or that `write` has left in uns; without absent genes."""
+    if varm_key not in adata.varm:
+        known = ", ".join(adata.varm) or "none"
+        raise DataError(f"varm_key is {varm_key!r}, and varm has {known}: pass the key of genes x factors.")
+    values = adata.varm[varm_key]
+    names = [f"{varm_key}_{d + 1}" for d in range(values.shape[1])]
+    if isinstance(values, pd.DataFrame):
+        names = [str(name) for name in values.columns]
+    else:
+        ours = adata.uns.get(str(varm_key).removesuffix("_loadings"))
+        if isinstance(ours, Mapping) and len(ours.get("factors", ())) == len(names):
+            names = [str(name) for name in ours["factors"]]
+    array = np.asarray(values)
+    return pd.DataFrame(array, adata.var_names, names)[np.isfinite(array).any(axis=1)]
 
 
 def members(gene_sets: GeneSets, genes: pd.Index, min_size: int, max_size: int) -> Members:
@@ -80,7 +97,7 @@ def members(gene_sets: GeneSets, genes: pd.Index, min_size: int, max_size: int) 
     DataError
         If none is left, with the number of genes in common.
     """
-    if not 1 <= min_size <= max_size:
+    if not (isinstance(min_size, int) and isinstance(max_size, int) and 1 <= min_size <= max_size):
         raise SettingError(f"min_size is {min_size!r} and max_size {max_size!r}; sizes start at 1, and min <= max.")
     sets = gene_sets_of(gene_sets)
     place = {str(gene): g for g, gene in enumerate(genes)}
@@ -124,13 +141,14 @@ def gsea(
     weight
         Exponent of |loading|: 0 counts ranks only.
     seed
-        Of the random sets.
+        Of the random sets, and of the order of genes with equal loadings.
 
     Returns
     -------
     DataFrame, one row for each factor and set, each factor's most extreme first: factor, term, size (genes at hand),
     es, nes, p_value, q_value (see the top of this file), leading_edge (its genes up to the peak, from the end of the
-    list inwards, joined by ";").
+    list inwards, joined by ";"). Where no random set of the size has a score of that sign, as at the low end of
+    positive loadings, nes is NaN and p and q are 1.
 
     Raises
     ------
@@ -146,10 +164,14 @@ def gsea(
         raise SettingError(f"n_permutations is {n_permutations!r}; it must be a whole number of at least 10.")
     if not 0 <= weight < np.inf:
         raise SettingError(f"weight is {weight!r}; it must be a number of at least 0.")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise SettingError(f"seed is {seed!r}; it must be a whole number of at least 0.")
     sets = members(gene_sets, table.index, min_size, max_size)
     values = table.to_numpy(float).T  # (D, G)
-    order = np.argsort(-values, axis=1, kind="stable")
+    shuffled = np.random.default_rng(seed).permutation(values.shape[1])  # decides between equal loadings
+    order = shuffled[np.argsort(-values[:, shuffled], axis=1, kind="stable")]
     weights = np.take_along_axis(np.abs(values) ** weight, order, axis=1)
+    weights[np.ptp(values, axis=1) == 0] = 0  # a factor that ranks nothing has no scores
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(order.shape[1])[None], axis=1)
     sizes, of_set = np.unique(sets.sizes, return_inverse=True)
@@ -187,10 +209,11 @@ def significance(scores: np.ndarray, of_set: np.ndarray, null: np.ndarray) -> tu
             continue
         of_sign = np.where(sign * null > 0, sign * null, np.nan)  # (sizes, P)
         n_null = np.isfinite(of_sign).sum(1)
-        totals = np.nansum(of_sign, axis=1)
-        means = np.divide(totals, n_null, out=np.full(len(null), np.nan), where=n_null > 0)
-        means = np.where(np.isnan(means), np.nanmean(means) if np.isfinite(means).any() else 1.0, means)
+        means = np.divide(np.nansum(of_sign, axis=1), n_null, out=np.full(len(null), np.nan), where=n_null > 0)
         nes[ours] = scores[ours] / means[of_set[ours]]
+        ours = ours[n_null[of_set[ours]] > 0]  # the others have nothing to be compared with
+        if not len(ours):
+            continue
         ranked = np.sort(of_sign, axis=1)  # NaN last
         for s in ours:
             row = of_set[s]
@@ -208,7 +231,7 @@ def _q_values(observed: np.ndarray, null: np.ndarray, n_sets: np.ndarray) -> np.
     values, beyond = values[order], counts[order][::-1].cumsum()[::-1]  # null sets at least as large as each value
     falling = np.argsort(-observed, kind="stable")
     at = np.searchsorted(values, observed[falling], side="left")
-    share_of_null = np.append(beyond, 0.0)[at] / beyond[0]
+    share_of_null = (1 + np.append(beyond, 0.0)[at]) / (1 + beyond[0])
     ratio = share_of_null / (np.arange(1, len(observed) + 1) / len(observed))
     q_values = np.empty(len(observed))
     q_values[falling] = np.minimum.accumulate(np.minimum(ratio, 1.0)[::-1])[::-1]
@@ -229,7 +252,7 @@ def _null_scores(drawn: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -> n
 
     parts = np.array_split(drawn, min(cpu_count(), len(drawn)))
     found = [np.empty((len(weights), len(sizes), len(part))) for part in parts]
-    Parallel(n_jobs=len(parts), prefer="threads")(
+    Parallel(n_jobs=len(parts), require="sharedmem")(
         delayed(scores_of_random_sets)(part, sizes, weights, out) for part, out in zip(parts, found, strict=True)
     )
     return np.concatenate(found, axis=2)
@@ -247,7 +270,7 @@ def _edge(positions: np.ndarray, score: float, peak: np.integer) -> np.ndarray:
 
 
 def over_representation(
-    top: pd.DataFrame | Mapping[str, Sequence[str]],
+    top: pd.DataFrame | Mapping[Any, Sequence[str]],
     gene_sets: GeneSets,
     background: Sequence[str] | pd.Index,
     *,
@@ -259,47 +282,43 @@ def over_representation(
     Parameters
     ----------
     top
-        A table of `top_genes`, or a dict from factors to genes.
+        A table of `top_genes`, whose two ends are tested apart, or a dict from factors to genes.
     gene_sets
         A GMT file or several, or a dict from names to genes.
     background
-        All genes of the model. Of these and of the top genes, only those that are in any set count.
+        All genes of the model. Of these and of the top genes, only those that are in any of the sets count, whatever
+        its size.
     min_size, max_size
-        Sets with fewer or more genes in the background are left out.
+        Sets with fewer or more genes in the background are not tested.
 
     Returns
     -------
-    DataFrame, one row for each factor and set, smallest p first: factor, term, overlap, n_top (top genes in any set),
-    size (genes of the set in the background), n_background, fold (overlap over what chance expects), p_value
-    (P(at least this overlap)), q_value (Benjamini-Hochberg within the factor), genes (joined by ";").
+    DataFrame, one row for each factor, end and set, smallest p first: factor, sign ("+" or "-"; "" for a dict), term,
+    overlap, n_top (top genes in any set), size (genes of the set in the background), n_background, fold (overlap over
+    what chance expects), p_value (P(at least this overlap)), q_value (Benjamini-Hochberg within factor and end), genes
+    (joined by ";").
 
     Raises
     ------
     DataError
-        If no set fits, or a top gene is not in the background.
+        If no set fits, there is no top gene, or one is not in the background.
     """
     from scipy.stats import false_discovery_control, hypergeom
 
-    if isinstance(top, pd.DataFrame):
-        wanted = {str(factor): list(rows["gene"]) for factor, rows in top.groupby("factor", sort=False)}
-    else:
-        wanted = {str(factor): list(dict.fromkeys(genes)) for factor, genes in top.items()}
+    wanted = _wanted(top)
     universe = pd.Index(pd.unique(pd.Index(background).astype(str)))
     sets = members(gene_sets, universe, min_size, max_size)
-    strangers = sorted(set().union(*map(set, wanted.values())) - set(universe)) if wanted else []
-    if strangers or not wanted:
+    strangers = sorted({gene for genes in wanted.values() for gene in genes} - set(universe))
+    if strangers or not any(wanted.values()):
         raise DataError(
-            f"{len(strangers)} top genes are not in the background, such as {strangers[:3]}: pass all genes of the "
-            "model that the top genes are from."
+            f"{len(strangers)} of the top genes are not in the background, such as {strangers[:3]}, and "
+            f"{sum(map(len, wanted.values())) - len(strangers)} are: pass all genes of the model that they are from."
         )
-    in_any = np.zeros(len(universe), bool)
-    in_any[sets.genes] = True
+    in_any = universe.isin([str(gene) for genes in gene_sets_of(gene_sets).values() for gene in genes])
     of_set = np.repeat(np.arange(len(sets.names)), sets.sizes)
     n_background, found = int(in_any.sum()), []
-    for factor, genes in wanted.items():
-        chosen = np.zeros(len(universe), bool)
-        chosen[universe.get_indexer(genes)] = True
-        chosen &= in_any
+    for (factor, sign), genes in wanted.items():
+        chosen = universe.isin(genes) & in_any
         hits, n_top = chosen[sets.genes], int(chosen.sum())
         overlap = np.bincount(of_set, weights=hits, minlength=len(sets.names)).astype(int)
         p_values = hypergeom.sf(overlap - 1, n_background, sets.sizes, n_top)
@@ -308,9 +327,19 @@ def over_representation(
             for start, stop in zip(sets.indptr[:-1], sets.indptr[1:], strict=True)
         ]
         one: dict[str, Any] = {
-            "factor": factor, "term": sets.names, "overlap": overlap, "n_top": n_top, "size": sets.sizes,
+            "factor": factor, "sign": sign, "term": sets.names, "overlap": overlap, "n_top": n_top, "size": sets.sizes,
             "n_background": n_background, "fold": overlap * n_background / np.maximum(sets.sizes * max(n_top, 1), 1),
             "p_value": p_values, "q_value": false_discovery_control(np.clip(p_values, 0, 1)), "genes": shared,
         }  # fmt: skip
         found.append(pd.DataFrame(one).iloc[np.argsort(p_values, kind="stable")])
     return pd.concat(found, ignore_index=True)
+
+
+def _wanted(top: pd.DataFrame | Mapping[Any, Sequence[str]]) -> dict[tuple[Any, str], list[str]]:
+    """Top genes of each factor and end."""
+    if not isinstance(top, pd.DataFrame):
+        return {(factor, ""): list(map(str, genes)) for factor, genes in top.items()}
+    missing = [column for column in ("factor", "sign", "gene") if column not in top]
+    if missing:
+        raise DataError(f"the table of top genes lacks {', '.join(missing)}: pass the result of top_genes().")
+    return {key: list(rows["gene"].astype(str)) for key, rows in top.groupby(["factor", "sign"], sort=False)}

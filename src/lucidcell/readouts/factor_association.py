@@ -6,23 +6,22 @@ Where cells come from donors they are not independent, and tests over cells find
     a category that differs between cells of one donor (a cell type)   AUROC within every donor; is their mean 1/2?
     a column that is constant within donors (a phenotype, an age)      AUROC, or rank correlation, of the donors' means
 
-The first is a one-sample t-test of the donors' AUROC against 1/2, the second a Mann-Whitney test, or that of Spearman's
+The first is a one-sample t-test of the donors' AUROC against 1/2 (of the arctangent of Spearman's correlation against 0
+for numbers), with at least the variance that these statistics have by chance within a donor, so that donors which agree
+by accident, or perfectly, are not infinitely sure. The second is a Mann-Whitney test, or that of Spearman's
 correlation, over donors. Without donors both are over cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lucidcell.cells.covariates import encode
 from lucidcell.errors import DataError, SettingError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LEAST_CELLS = 3  # of a category, and of the others, for an AUROC
 MOST_CATEGORIES = 100
@@ -61,7 +60,10 @@ def factor_association(
     """
     from scipy.stats import false_discovery_control
 
-    wanted = [columns] if isinstance(columns, str) else list(columns)
+    for name, table in (("scores", scores), ("obs", obs)):
+        if not isinstance(table, pd.DataFrame):
+            raise DataError(f"{name} is {type(table).__name__}: pass a DataFrame with a row for each cell.")
+    wanted = [columns] if isinstance(columns, str) else list(columns) if isinstance(columns, Iterable) else []
     if not wanted:
         raise SettingError("columns names no column; name at least one of obs.")
     if len(scores) != len(obs):
@@ -80,6 +82,8 @@ def factor_association(
 
 
 def _of_column(scores: pd.DataFrame, column: pd.Series, donors: np.ndarray | None) -> Iterator[tuple[Any, ...]]:
+    if pd.api.types.is_datetime64_any_dtype(column):
+        column = (column - column.min()).dt.total_seconds().rename(column.name)
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if is_number:
         values = column.to_numpy(float)
@@ -97,7 +101,7 @@ def _of_column(scores: pd.DataFrame, column: pd.Series, donors: np.ndarray | Non
 
 
 def _of_number(z: np.ndarray, values: np.ndarray, donors: np.ndarray | None) -> tuple[float, float, int, str]:
-    from scipy.stats import spearmanr, ttest_1samp
+    from scipy.stats import spearmanr
 
     known = np.isfinite(values) & (True if donors is None else donors >= 0)
     z, values = z[known], values[known]
@@ -111,27 +115,20 @@ def _of_number(z: np.ndarray, values: np.ndarray, donors: np.ndarray | None) -> 
             return np.nan, np.nan, len(means), "donors"
         found = spearmanr(means["z"], means["value"])
         return found[0], found[1], len(means), "donors"
-    within = np.array(
-        [
-            spearmanr(one["z"], one["value"])[0]
-            for _, one in of_donor
-            if len(one) >= 2 * LEAST_CELLS and _varied(one["value"].to_numpy()) and _varied(one["z"].to_numpy())
-        ]
-    )
-    if len(within) < 2:
-        return (float(within.mean()) if len(within) else np.nan), np.nan, len(within), "donors"
-    return (
-        float(within.mean()),
-        float(ttest_1samp(np.arctanh(np.clip(within, -0.999, 0.999)), 0)[1]),
-        len(within),
-        "donors",
-    )
+    within, floors = [], []
+    for _, one in of_donor:
+        if len(one) >= 2 * LEAST_CELLS and _varied(one["value"].to_numpy()) and _varied(one["z"].to_numpy()):
+            within.append(spearmanr(one["z"], one["value"])[0])
+            floors.append(1 / (len(one) - 3))
+    mean = float(np.mean(within)) if within else np.nan
+    transformed = np.arctanh(np.clip(within, -0.999, 0.999))
+    return mean, _t_test(transformed, 0.0, np.array(floors)), len(within), "donors"
 
 
 def _of_category(
     factors: pd.Index, z: np.ndarray, codes: np.ndarray, code: int, donors: np.ndarray | None
 ) -> Iterator[tuple[str, float, float, int, str]]:
-    from scipy.stats import mannwhitneyu, ttest_1samp
+    from scipy.stats import mannwhitneyu
 
     known = (codes >= 0) & (True if donors is None else donors >= 0)
     z, inside = z[known], codes[known] == code
@@ -152,18 +149,29 @@ def _of_category(
         p_values = mannwhitneyu(means[first], means[~first], axis=0)[1] if enough else np.full(z.shape[1], np.nan)
         yield from zip(factors, effects, p_values, [len(listed)] * len(factors), ["donors"] * len(factors), strict=True)
         return
-    within = np.array(
-        [
-            aurocs(z[of_cell == donor], inside[of_cell == donor])
-            for donor in listed
-            if LEAST_CELLS <= inside[of_cell == donor].sum() <= (of_cell == donor).sum() - LEAST_CELLS
-        ]
-    ).reshape(-1, z.shape[1])
+    within, floors = [], []
+    for donor in listed:
+        of_donor = of_cell == donor
+        n_inside = int(inside[of_donor].sum())
+        n_outside = int(of_donor.sum()) - n_inside
+        if min(n_inside, n_outside) >= LEAST_CELLS:
+            within.append(aurocs(z[of_donor], inside[of_donor]))
+            floors.append((n_inside + n_outside + 1) / (12 * n_inside * n_outside))
+    found = np.array(within).reshape(-1, z.shape[1])
     for d, factor in enumerate(factors):
-        values = within[:, d]
-        effect = float(values.mean()) if len(values) else np.nan
-        tested = len(values) >= 2 and _varied(values)
-        yield factor, effect, float(ttest_1samp(values, 0.5)[1]) if tested else np.nan, len(values), "donors"
+        effect = float(found[:, d].mean()) if len(found) else np.nan
+        yield factor, effect, _t_test(found[:, d], 0.5, np.array(floors)), len(found), "donors"
+
+
+def _t_test(values: np.ndarray, centre: float, floors: np.ndarray) -> float:
+    """p of a one-sample t-test whose variance is at least the mean of `floors`; NaN for fewer than two values."""
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return np.nan
+    variance = max(float(values.var(ddof=1)), float(floors.mean()))
+    return float(2 * t.sf(abs(values.mean() - centre) / np.sqrt(variance / n), n - 1))
 
 
 def aurocs(z: np.ndarray, inside: np.ndarray) -> np.ndarray:

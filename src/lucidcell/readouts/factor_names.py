@@ -57,8 +57,9 @@ def name_factors(
         raise DataError(f"the enrichment table {wrong}: pass the result of gsea() on these loadings.")
     if prefer not in ("nes", "q_value"):
         raise SettingError(f"prefer is {prefer!r}; it must be 'nes' or 'q_value'.")
-    if not 0 < max_q <= 1:
-        raise SettingError(f"max_q is {max_q!r}; it must be above 0 and at most 1.")
+    check_max_q(max_q)
+    edges = enrichment["leading_edge"].fillna("").astype(str)
+    enrichment = enrichment.assign(leading_edge=edges)
     rows = []
     for factor in loadings.columns:
         of_factor = enrichment[enrichment["factor"] == factor]
@@ -69,7 +70,7 @@ def name_factors(
             candidates = candidates[candidates["leading_edge"].str.count(";") + 1 >= LEAST_LEADING]
             by = [-candidates["nes"].abs()] if prefer == "nes" else [candidates["q_value"], -candidates["nes"].abs()]
             best = candidates.iloc[np.lexsort(by[::-1])[:1]]
-            row = {"factor": factor, "sign": sign, "name": ", ".join(genes), "term": "", "nes": np.nan,
+            row = {"factor": factor, "sign": sign, "name": ", ".join(genes) or "no genes", "term": "", "nes": np.nan,
                    "q_value": np.nan, "size": 0, "leading_edge": "", "top_genes": ";".join(genes)}  # fmt: skip
             for one in best.to_dict("records"):
                 row |= {
@@ -82,6 +83,12 @@ def name_factors(
                 }
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def check_max_q(max_q: float) -> None:
+    """Refuse what is no q-value."""
+    if isinstance(max_q, bool) or not isinstance(max_q, int | float) or not 0 < max_q <= 1:
+        raise SettingError(f"max_q is {max_q!r}; it must be above 0 and at most 1.")
 
 
 def short_term(term: str) -> str:

@@ -6,12 +6,12 @@ one thread, and its result is a small file in `folder`, written atomically; what
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ from lucidcell.readouts.loadings import centred
 from lucidcell.training.checkpoint import Checkpoint, write_atomically
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
+    from lucidcell.cells.cells import Cells
+    from lucidcell.cells.schema import Schema
     from lucidcell.models.count_model import CountModel
 
 HELD_OUT = "validation_negative_elbo"  # column of the history
@@ -57,31 +57,39 @@ class Fit:
         return cls(task, table, stored.facts["validation_negative_elbo"], stored.facts["n_used"])
 
 
+def template(model_class: type[CountModel], adata: Any, arguments: Mapping[str, Any]) -> CountModel:
+    """An untrained model: its settings and checked cells are what every fit starts from."""
+    make: Callable[..., CountModel] = model_class
+    return make(adata, **arguments)
+
+
 def refit(
-    model_class: type[CountModel],
-    adata: AnnData,
+    model: CountModel,
     tasks: Sequence[Task],
     *,
-    arguments: Mapping[str, Any],
-    training: Mapping[str, Any],
+    training: Mapping[str, Any] | None,
     folder: str | Path | None,
     n_jobs: int,
 ) -> list[Fit]:
-    """All fits, in the order of the tasks.
+    """All fits of an untrained model, in the order of the tasks.
 
     Raises
     ------
     SettingError
-        If the folder holds fits of other data or settings.
+        If an argument has no meaning, or the folder holds fits of other data or settings.
     """
     from joblib import Parallel, delayed
 
-    place = None if folder is None else _own_folder(Path(folder), model_class, adata, arguments, training)
-    return list(
-        Parallel(n_jobs=n_jobs)(
-            delayed(_fit)(model_class, adata, task, dict(arguments), dict(training), place) for task in tasks
-        )
-    )
+    training = {} if training is None else training
+    if not isinstance(training, Mapping):
+        raise SettingError(f"training is {training!r}; it must be a dict with arguments of train().")
+    if "seed" in training:
+        raise SettingError("training has a seed, and the seeds of the fits are an argument of their own: leave it out.")
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
+        raise SettingError(f"n_jobs is {n_jobs!r}; it must be a whole number other than 0, or -1 for all cores.")
+    place = None if folder is None else _own_folder(Path(folder), model, training)
+    about = type(model), dict(vars(model.config)), model.schema, model._own_cells("fit it")
+    return list(Parallel(n_jobs=n_jobs)(delayed(_fit)(*about, task, dict(training), place) for task in tasks))
 
 
 def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_least: int = 1) -> list[int]:
@@ -92,8 +100,15 @@ def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_leas
     SettingError
         If it is none.
     """
-    listed = list(range(values)) if isinstance(values, int | np.integer) else list(values)
-    good = all(isinstance(one, int | np.integer) and not isinstance(one, bool) and one >= smallest for one in listed)
+
+    def whole(value: object) -> bool:
+        return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+    if isinstance(values, int | np.integer) and whole(values):
+        listed = list(range(max(0, int(values))))
+    else:
+        listed = list(values) if isinstance(values, Sequence | np.ndarray) else []
+    good = all(whole(one) and one >= smallest for one in listed)
     if not good or len(set(listed)) < len(listed) or len(listed) < at_least:
         raise SettingError(
             f"{name} is {values!r}; it must be at least {at_least} different whole numbers from {smallest} on."
@@ -101,18 +116,17 @@ def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_leas
     return [int(one) for one in listed]
 
 
-def _own_folder(
-    folder: Path,
-    model_class: type[CountModel],
-    adata: AnnData,
-    arguments: Mapping[str, Any],
-    training: Mapping[str, Any],
-) -> Path:
+def _own_folder(folder: Path, model: CountModel, training: Mapping[str, Any]) -> Path:
     """`folder`, made if need be, with a note of what its fits are of."""
-    names = hashlib.sha256("\n".join([*map(str, adata.obs_names), *map(str, adata.var_names)]).encode()).hexdigest()
+    cells, checksum = model._own_cells("fit it"), 0
+    for array in (
+        cells.indptr, cells.indices, cells.values, cells.batch, cells.label, cells.covariates, cells.library
+    ):  # fmt: skip
+        checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
     note = {
-        "model": model_class.__name__, "cells and genes": names,
-        "arguments": {key: repr(value) for key, value in sorted(arguments.items())},
+        "model": type(model).__name__, "version": version("lucidcell"),
+        "data": [checksum, len(cells), zlib.crc32("\n".join(model.schema.gene_names).encode())],
+        "config": {key: repr(value) for key, value in sorted(vars(model.config).items())},
         "training": {key: repr(value) for key, value in sorted(training.items())},
     }  # fmt: skip
     file = folder / "fits.json"
@@ -123,18 +137,17 @@ def _own_folder(
         raise FileError(f"{file} cannot be used ({error}); choose another folder.") from error
     if found is not None and found != note:
         differing = [key for key in note if not isinstance(found, dict) or found.get(key) != note[key]]
-        raise SettingError(
-            f"{folder} holds fits with other {', '.join(differing)}; choose another folder, or empty it."
-        )
+        raise SettingError(f"{folder} holds fits with other {', '.join(differing)}; choose another, or empty it.")
     write_atomically(file, json.dumps(note, indent=1).encode())
     return folder
 
 
 def _fit(
     model_class: type[CountModel],
-    adata: AnnData,
+    config: dict[str, Any],
+    schema: Schema,
+    cells: Cells,
     task: Task,
-    arguments: dict[str, Any],
     training: dict[str, Any],
     folder: Path | None,
 ) -> Fit:
@@ -146,11 +159,10 @@ def _fit(
     if stored is not None:
         return Fit.of(task, stored)
     if task.n_latent is not None:
-        arguments = arguments | {"n_latent": task.n_latent}
-    if task.resample is not None:
-        adata = _resampled(adata, task.resample)
-    make: Callable[..., CountModel] = model_class
-    model = make(adata, **arguments)
+        config = config | {"n_latent": task.n_latent}
+    if task.resample is not None:  # as many cells, drawn with replacement
+        cells = cells.select(np.sort(np.random.default_rng(task.resample).integers(0, len(cells), len(cells))))
+    model = model_class._restore(config, schema, cells)
     model.train(**({"progress": False, "num_threads": 1} | training | {"seed": task.seed}))
     table = comparable_loadings(model)
     facts = {
@@ -172,8 +184,10 @@ def comparable_loadings(model: CountModel) -> pd.DataFrame:
     expression, so that two such columns can be correlated without the noise of genes that are hardly ever seen.
     """
     table = model.readable_loadings()
-    expression = model.mean_counts()
-    values = centred(table.to_numpy(), expression) * np.sqrt(expression)[:, None]
+    values, expression = table.to_numpy(), model.mean_counts()
+    if model.vae.config.latent_distribution == "ln":  # one vector added to all factors only moves the intercept
+        values = values - values.mean(1, keepdims=True)
+    values = centred(values, expression) * np.sqrt(expression)[:, None]
     return pd.DataFrame(values, table.index, table.columns)
 
 
@@ -181,13 +195,3 @@ def _n_used(model: CountModel) -> int:
     mu, variance = model.get_latent_representation(return_dist=True)
     kl = 0.5 * (variance + mu**2 - 1 - np.log(variance))
     return int((kl.mean(0) >= UNUSED_KL).sum())
-
-
-def _resampled(adata: AnnData, seed: int) -> AnnData:
-    """As many cells, drawn with replacement."""
-    rows = np.sort(np.random.default_rng(seed).integers(0, adata.n_obs, adata.n_obs))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Observation names are not unique", UserWarning)
-        drawn = adata[rows].copy()
-    drawn.obs_names = [f"{name}_{i}" for i, name in enumerate(drawn.obs_names)]
-    return drawn

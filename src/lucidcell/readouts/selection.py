@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lucidcell.readouts.refits import Fit, Task, refit, whole_numbers
+from lucidcell.errors import SettingError
+from lucidcell.readouts.refits import Fit, Task, refit, template, whole_numbers
 from lucidcell.readouts.stability import matched, subspace_agreement
 
 if TYPE_CHECKING:
@@ -56,10 +57,13 @@ def select_n_latent(
     SettingError
         If there are fewer than two seeds or numbers, or cells are not held out.
     """
-    sizes = sorted(whole_numbers(list(n_latent), "n_latent", 1, 2))
+    sizes = sorted(whole_numbers(n_latent if isinstance(n_latent, Sequence | np.ndarray) else [], "n_latent", 1, 2))
     listed = whole_numbers(seeds, "seeds", 0, 2)
+    if isinstance(training, dict) and training.get("train_size") == 1:
+        raise SettingError("training has train_size=1, and held-out cells decide between numbers: hold some out.")
+    untrained = template(model_class, adata, arguments)
     tasks = [Task(seed, size) for size in sizes for seed in listed]
-    fits = refit(model_class, adata, tasks, arguments=arguments, training=training or {}, folder=folder, n_jobs=n_jobs)
+    fits = refit(untrained, tasks, training=training, folder=folder, n_jobs=n_jobs)
     by_size = [fits[i : i + len(listed)] for i in range(0, len(fits), len(listed))]
     elbos = np.array([[fit.validation_negative_elbo for fit in some] for some in by_size])  # sizes x seeds
     above = elbos - elbos[elbos.mean(1).argmin()]

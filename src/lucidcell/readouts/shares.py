@@ -52,7 +52,7 @@ def factor_shares(
     Raises
     ------
     DataError
-        If the tables do not belong together.
+        If the tables do not belong together, or nothing varies.
     SettingError
         If the order is unknown.
     """
@@ -71,9 +71,13 @@ def factor_shares(
         w = w - w.mean(1, keepdims=True)
     w = centred(w, rho)
     gram = (w * rho[:, None]).T @ w  # (D, D): sum_g rho_g W_gd W_ge
-    covariance = np.atleast_2d(np.cov(z, rowvar=False))
+    covariance = np.atleast_2d(np.cov(z, rowvar=False)) if len(z) > 1 else np.zeros_like(gram)
     parts = gram * covariance
     total = parts.sum()
+    if not total > 0:
+        raise DataError(
+            f"the linear predictor does not vary over {len(z)} cells and {len(w)} genes, so there is nothing to share."
+        )
     table = pd.DataFrame(
         {
             "factor": list(scores.columns),
@@ -103,7 +107,10 @@ def spectrum(scores: pd.DataFrame) -> np.ndarray:
 
     This is what the LDVAE's paper calls variance explained. Eigenvalues belong to directions and not to factors, and
     scaling has taken the variance of the factors away, so it orders nothing; the last one is 0 for scores on a simplex.
+    Factors that are the same in all cells add zeros.
     """
-    values = np.linalg.eigvalsh(factor_correlation(scores).to_numpy())[::-1]
-    roots = np.sqrt(np.clip(values, 0, None))
+    correlation = factor_correlation(scores).to_numpy()
+    varied = np.isfinite(np.diag(correlation))
+    values = np.linalg.eigvalsh(correlation[np.ix_(varied, varied)])[::-1]
+    roots = np.sqrt(np.clip(np.append(values, np.zeros((~varied).sum())), 0, None))
     return roots / roots.sum()

@@ -19,7 +19,8 @@ import pandas as pd
 from scipy.linalg import subspace_angles
 from scipy.optimize import linear_sum_assignment
 
-from lucidcell.readouts.refits import Task, comparable_loadings, refit, whole_numbers
+from lucidcell.errors import SettingError
+from lucidcell.readouts.refits import Task, comparable_loadings, refit, template, whole_numbers
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -60,13 +61,14 @@ def stability(
     model_class
         `LDVAE`, `SCVI`, ...
     adata
-        The cells, as the model takes them.
+        The cells, as the model takes them: AnnData, also backed or lazy, or several.
     seeds
         Seeds of training, the first of which is the reference; a number n stands for 0 ... n - 1.
     n_bootstrap
         Fits on cells drawn with replacement, all with the first seed; none by default.
     reference
-        A trained model, whose factors are then judged in the place of those of the first seed.
+        A trained model of the same class, data and arguments, whose factors are then judged in the place of those of
+        the first seed. Its own seed is left out of `seeds`.
     folder
         Keeps the result of every fit, so that a run that was cut off goes on where it stopped.
     n_jobs
@@ -79,14 +81,24 @@ def stability(
     Raises
     ------
     SettingError
-        If there are fewer than two seeds and no bootstrap, or the folder holds fits of something else.
+        If no other seed and no bootstrap is asked for, the reference is another model, or the folder holds fits of
+        other data or settings.
     """
-    listed = whole_numbers(seeds, "seeds", 0, 1 if n_bootstrap or reference is not None else 2)
     whole_numbers([n_bootstrap], "n_bootstrap", 0)
-    judged_seed = listed[0] if reference is None else int(reference.seed)
-    tasks = [Task(seed) for seed in listed if reference is None or seed != judged_seed]
+    untrained = template(model_class, adata, arguments)
+    listed = whole_numbers(seeds, "seeds", 0)
+    if reference is None:
+        judged_seed = listed[0]
+    else:
+        _check_alike(reference, untrained)
+        judged_seed = reference.seed
+    others_seeds = [seed for seed in listed if seed != judged_seed]
+    if not others_seeds and not n_bootstrap:
+        raise SettingError(f"seeds is {seeds!r}; it must name at least one besides {judged_seed}, whose fit is judged.")
+    tasks = [Task(judged_seed)] if reference is None else []
+    tasks += [Task(seed) for seed in others_seeds]
     tasks += [Task(judged_seed, resample=b) for b in range(n_bootstrap)]
-    fits = refit(model_class, adata, tasks, arguments=arguments, training=training or {}, folder=folder, n_jobs=n_jobs)
+    fits = refit(untrained, tasks, training=training, folder=folder, n_jobs=n_jobs)
     judged = fits[0].loadings if reference is None else comparable_loadings(reference)
     others = {fit.task.seed: fit.loadings for fit in fits if fit.task.resample is None and fit.task.seed != judged_seed}
     resampled = [fit.loadings for fit in fits if fit.task.resample is not None]
@@ -103,6 +115,19 @@ def stability(
     )
     low, high = intervals(judged, resampled) if resampled else (None, None)
     return Stability(factors, matches, subspace.rename_axis("seed"), judged, low, high)
+
+
+def _check_alike(reference: CountModel, untrained: CountModel) -> None:
+    """Refuse to judge a model by fits of another one."""
+    reference._check_trained()
+    ours, theirs = vars(untrained.config), vars(reference.config)
+    differing = [key for key in theirs if key not in ours or ours[key] != theirs[key]]
+    differing += ["class"] if type(reference) is not type(untrained) else []
+    differing += ["data or keys"] if reference.schema != untrained.schema else []
+    if differing:
+        raise SettingError(
+            f"the reference and the fits differ in {', '.join(differing)}: pass its class, data and arguments."
+        )
 
 
 def matched(reference: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

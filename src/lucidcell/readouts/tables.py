@@ -34,7 +34,7 @@ def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
         "cells": _cell_table(model),
         "latent": latent.assign(cell=cells.cell_names)[["cell", *loadings.columns]],
         "loadings": _with_index(loadings),
-        "factors": _factor_table(model, list(loadings.columns)),
+        "factors": _factor_table(model, latent),
         "genes": _with_index(predictive_check(model, indices=some_rows(len(cells), MOST_CHECKED_CELLS))),
     }
     if cells.schema.n_batches > 1:
@@ -58,7 +58,7 @@ def _cell_table(model: CountModel) -> pd.DataFrame:
     )
 
 
-def _factor_table(model: CountModel, names: list[str]) -> pd.DataFrame:
+def _factor_table(model: CountModel, latent: pd.DataFrame) -> pd.DataFrame:
     """Per factor: variance of its posterior mean over cells, and mean KL from the prior in nats (0: not used).
 
     Of a linear decoder also its share, and drop-one share, of the linear predictor's variance.
@@ -68,7 +68,9 @@ def _factor_table(model: CountModel, names: list[str]) -> pd.DataFrame:
     if rotation is not None:
         mu, variance = mu @ rotation, variance @ rotation**2
     kl = 0.5 * (variance + mu**2 - 1 - np.log(variance))
-    table = pd.DataFrame({"factor": names, "z_variance": mu.var(0), "kl": kl.mean(0)})
+    table = pd.DataFrame(
+        {"factor": list(latent.columns), "z_variance": latent.to_numpy(float).var(0), "kl": kl.mean(0)}
+    )
     shares = model.readable_shares()
     return table if shares is None else table.assign(share=shares["share"], drop_one=shares["drop_one"])
 
