@@ -130,7 +130,7 @@ def reconstruction(names: list[str], seeds: list[int], peers: list[str], peer_se
         begin = time.perf_counter()
         if method == "LinearSCVI":
             model = linear_scvi(adata, 10, seed, BATCH_KEY.get(name), held_out)
-            seconds, epochs = time.perf_counter() - begin, len(model.history["elbo_train"])
+            seconds, epochs = time.perf_counter() - begin, model.trainer.current_epoch
             error = model.get_reconstruction_error(indices=held_out)
             error = float(error["reconstruction_loss"] if isinstance(error, dict) else error)
             elbo = float(model.get_elbo(indices=held_out))

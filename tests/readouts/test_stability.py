@@ -125,7 +125,7 @@ def test_another_model_is_no_reference(simulated):
     model.train(**FAST, progress=False, num_threads=1)
     with pytest.raises(SettingError, match="differ in n_latent"):
         lc.stability(LDVAE, simulated, seeds=[1], reference=model, **(SMALL | {"n_latent": 4}))
-    with pytest.raises(SettingError, match="differ in data or keys"):
+    with pytest.raises(SettingError, match="differ in gene_names"):
         lc.stability(LDVAE, simulated[:, :40].copy(), seeds=[1], reference=model, **SMALL)
     with pytest.raises(SettingError, match="class"):
         lc.stability(lc.SCVI, simulated, seeds=[1], reference=model, **SMALL)

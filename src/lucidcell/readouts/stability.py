@@ -123,7 +123,10 @@ def _check_alike(reference: CountModel, untrained: CountModel) -> None:
     ours, theirs = vars(untrained.config), vars(reference.config)
     differing = [key for key in theirs if key not in ours or ours[key] != theirs[key]]
     differing += ["class"] if type(reference) is not type(untrained) else []
-    differing += ["data or keys"] if reference.schema != untrained.schema else []
+    fields = ["gene_names", "batch_categories", "categorical_covariates", "continuous_covariates", "size_factor_key"]
+    if untrained.schema.labels_key is not None:
+        fields.append("label_categories")
+    differing += [key for key in fields if getattr(reference.schema, key) != getattr(untrained.schema, key)]
     if differing:
         raise SettingError(
             f"the reference and the fits differ in {', '.join(differing)}: pass its class, data and arguments."
