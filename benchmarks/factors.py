@@ -42,6 +42,9 @@ NO_INTERCEPT = {
     if not arguments["use_batch_norm"]
 }
 
+LATENT_LIBRARY = {"LDVAE normal + batch-norm, latent library": {"use_observed_lib_size": False}}  # as LinearSCVI has
+SETTINGS = VARIANTS | NO_INTERCEPT | LATENT_LIBRARY
+
 
 # --- recovery ---------------------------------------------------------------------------------------------------
 
@@ -119,7 +122,7 @@ def correlated(z: np.ndarray) -> float:
 def reconstruction(names: list[str], seeds: list[int], peers: list[str], peer_seeds: list[int]) -> None:
     out = HERE / "factors_reconstruction.csv"
     finished = done(out, ["data", "method", "seed"])
-    methods = ["SCVI", *VARIANTS, *NO_INTERCEPT]
+    methods = ["SCVI", *SETTINGS]
     tasks = [(name, method, seed) for name, seed, method in product(names, seeds, methods)]
     tasks += [(name, method, seed) for name, seed, method in product(names, peer_seeds, peers)]
     for name, method, seed in tasks:
@@ -138,7 +141,7 @@ def reconstruction(names: list[str], seeds: list[int], peers: list[str], peer_se
             z = model.get_latent_representation()
         else:
             model_class = lc.SCVI if method == "SCVI" else lc.LDVAE
-            model = model_class(adata, batch_key=BATCH_KEY.get(name), **(VARIANTS | NO_INTERCEPT).get(method, {}))
+            model = model_class(adata, batch_key=BATCH_KEY.get(name), **SETTINGS.get(method, {}))
             model.train(seed=seed, progress=False)
             seconds, epochs = time.perf_counter() - begin, model.record.epochs
             assert np.array_equal(np.sort(model.validation_indices), held_out)
