@@ -391,7 +391,8 @@ def test_bfloat16_products_stay_close(problem, likelihood, n_threads):
     """bfloat16 keeps 8 bits, so hidden units, weights and the slopes are off by up to 2^-9 = 0.2 % each.
 
     Logits are sums of a few such products and the likelihood is flat near its maximum; what is left is below 1 % of the
-    value and 3 % of a gradient's norm. Where a CPU has no such products, or for fewer than 32 hidden units, float32 is used.
+    value and 3 % of a gradient's norm. Where a CPU has no such products, or for fewer than 32 hidden
+    units, float32 is used.
     """
     size = {"n_cells": 300, "n_genes": 40, "n_hidden": 32}
     low, double = problem(likelihood, dtype=torch.float32, **size), problem(likelihood, **size)
