@@ -426,7 +426,7 @@ def test_data_that_cannot_be_read(lucidcell, tmp_path, name, content, said):
         (["--varm-key", "PCs"], "--varm-key is for an AnnData"),
         (["--out", "nowhere"], "nowhere cannot be written to"),
         (["--min-size", "0"], "min_size is 0"),
-        (["--max-size", "2"], "max_size 2"),
+        (["--max-size", "2"], "max_size is 2"),
         (["--n-permutations", "1"], "n_permutations is 1"),
         (["--max-q", "2"], "max_q is 2"),
     ],

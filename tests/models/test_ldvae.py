@@ -280,9 +280,10 @@ def test_the_penalty_is_on_the_loadings_of_the_step():
     """Batch-norm takes the scale of W out again, so the penalty must not shrink W: its gradient is orthogonal to W."""
     one = module(l1=1.0).train()
     z, design = torch.randn(17, 3, dtype=torch.float64), torch.randn(17, 3, dtype=torch.float64)
-    weight = one.logits(z, design).weight
-    assert one.penalised is weight
-    (gradient,) = torch.autograd.grad(weight[:, :3].abs().mean(0).sum(), one.weight)
+    logits = one.logits(z, design)
+    (penalty,) = one.penalties(logits).values()
+    assert penalty.item() == pytest.approx(logits.weight[:, :3].abs().mean(0).sum().item())
+    (gradient,) = torch.autograd.grad(penalty, one.weight)
     along = (gradient * one.weight).sum(1).abs()
     assert (along / (gradient.norm(dim=1) * one.weight.norm(dim=1))).max() < 1e-3
 
@@ -383,3 +384,12 @@ def test_decoder_and_loadings_are_those_of_linear_scvi(simulated, norm):
     (gradient,) = torch.autograd.grad((rho * target).sum(), ours.module.weight)
     (expected,) = torch.autograd.grad((scale * target).sum(), layer[0].weight)
     torch.testing.assert_close(gradient / WEIGHT_PACE, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_a_model_without_loadings_is_saved_and_reported(simulated_once, tmp_path):
+    """A penalty that leaves nothing: no share to show, and still a folder and a page."""
+    model = LDVAE(simulated_once, n_latent=3, n_hidden=8, l1=1e6)
+    model.train(2, batch_size=64, num_threads=1, progress=False)
+    model.module.weight.data.zero_()
+    model.save(tmp_path / "run")
+    assert lc.report(tmp_path / "run").is_file()

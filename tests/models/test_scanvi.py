@@ -136,7 +136,8 @@ def test_the_whole_loss_is_the_negative_bound(partly: ad.AnnData) -> None:
     log_q_z = Independent(Normal(posterior.mu, posterior.sigma), 1).log_prob(z)
     n_pairs = int(torch.where(batch.label < 0, 3, 1).sum())
     oracle = Enumeration(module, model.taxonomy, z, torch.randn(n_pairs, 2))
-    wanted = module.vae.log_likelihood(batch, z, batch.library.log()).per_cell - log_q_z
+    logits = module.vae.logits(z, module.vae.design(batch))
+    wanted = module.vae.log_likelihood(batch, logits, batch.library.log()).per_cell - log_q_z
     wanted = wanted + torch.stack([oracle.terms(i, int(batch.label[i])) for i in range(30)])
     assert set(batch.label.tolist()) == {-1, 0, 1, 2}
     assert loss.cells.item() == pytest.approx(-wanted.sum().item(), rel=1e-5)

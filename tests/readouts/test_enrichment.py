@@ -194,7 +194,7 @@ def test_what_is_no_gene_set(loadings, given):
         ({"min_size": "5"}, SettingError, "min_size is '5'"),
         ({"seed": -1}, SettingError, "seed is -1"),
         ({"min_size": 500}, DataError, "none of 30 gene sets has 500 to 500 of the 600 genes"),
-        ({"min_size": 9, "max_size": 3}, SettingError, "min_size is 9"),
+        ({"min_size": 9, "max_size": 3}, SettingError, "max_size is 3.*min_size=9"),
         ({"n_permutations": 3}, SettingError, "n_permutations is 3"),
         ({"weight": -1}, SettingError, "weight is -1"),
     ],

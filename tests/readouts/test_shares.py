@@ -83,9 +83,13 @@ def test_tables_that_do_not_belong_together(tables):
         lc.factor_shares(scores[["b", "a", "c"]], loadings, rho)
     with pytest.raises(DataError, match=r"\(3,\) for 40 genes"):
         lc.factor_shares(scores, loadings, rho[:3])
-    with pytest.raises(DataError, match="does not vary over 1 cells"):
-        lc.factor_shares(scores.head(1), loadings, rho)
-    with pytest.raises(DataError, match="does not vary"):
-        lc.factor_shares(scores, 0 * loadings, rho)
     with pytest.raises(SettingError, match="order is 'eigen'"):
         lc.factor_shares(scores, loadings, rho, order="eigen")
+
+
+def test_no_share_where_nothing_varies(tables):
+    """One cell, or loadings of zero: there is nothing to divide, which must not stop a run from being saved."""
+    scores, loadings, rho = tables
+    for table in (lc.factor_shares(scores.head(1), loadings, rho), lc.factor_shares(scores, 0 * loadings, rho)):
+        assert table[["share", "drop_one"]].isna().all(axis=None)
+        assert table["z_variance"].notna().all()

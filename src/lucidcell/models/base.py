@@ -199,11 +199,10 @@ class Model:
         return self._trained_record().validation_rows
 
     @property
-    def seed(self) -> int:
-        """Seed of the training."""
-        self._check_trained()
-        assert self.training_facts is not None
-        return int(self.training_facts["settings"]["seed"])
+    def seed(self) -> int | None:
+        """Seed of the training; None for a model that was not trained, or not here."""
+        facts = self.training_facts or {}
+        return facts.get("settings", {}).get("seed")
 
     def _trained_record(self) -> Record:
         if self.record is None:

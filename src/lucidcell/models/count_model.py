@@ -155,8 +155,8 @@ class CountModel(Model):
         """Genes x factors as they are shown: in `readable_rotation`."""
         return self.get_loadings()
 
-    def readable_shares(self) -> pd.DataFrame | None:
-        """Shares of these factors in the variance of the linear predictor, where there is one."""
+    def readable_shares(self, scores: pd.DataFrame) -> pd.DataFrame | None:
+        """Shares of the factors with these scores (n, D) in the variance of the linear predictor, if there is one."""
         return None
 
     def get_normalized_expression(

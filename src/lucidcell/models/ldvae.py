@@ -39,7 +39,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import softmax
 from torch import Tensor, nn
 
 from lucidcell.cells.batch import Batch
@@ -53,11 +52,8 @@ from lucidcell.models.arguments import not_negative, yes_or_no
 from lucidcell.models.count_model import CountModel
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import LinearMap, SCVIConfig, SCVIModule, Sizes, check_keys, check_labels
-from lucidcell.readouts import loadings
+from lucidcell.readouts import linear_decoder
 from lucidcell.readouts.random import seeded
-from lucidcell.readouts.rotation import rotation_to
-from lucidcell.readouts.shares import factor_shares
-from lucidcell.training.phases import Loss
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,7 +94,6 @@ class LDVAEModule(SCVIModule):
     mean_expression: Tensor
     running_mean: Tensor
     running_variance: Tensor
-    penalised: Tensor | None = None
 
     def make_decoder(self, n_design: int) -> None:
         config, n_genes = self.config, self.sizes.n_genes
@@ -141,20 +136,13 @@ class LDVAEModule(SCVIModule):
         """y, not multiplied out: the inputs [z, s], the folded weight W~ and the folded bias b."""
         inputs = torch.cat([z, design], dim=1)
         if not (self.config.use_batch_norm and self.training):
-            weight, bias = self.folded()
-            return LinearMap(inputs, self.noted(weight), bias)
+            return LinearMap(inputs, *self.folded())
         folded = fold_batch_norm(inputs, self.free_weight(), self.free_gamma(), self.beta, EPS)
         with torch.no_grad():
             bessel = len(inputs) / max(len(inputs) - 1, 1)
             self.running_mean.lerp_(folded.mean, MOMENTUM)
             self.running_variance.lerp_(folded.variance * bessel, MOMENTUM)
-        return LinearMap(inputs, self.noted(folded.weight), folded.bias)
-
-    def noted(self, weight: Tensor) -> Tensor:
-        """W~ of this step, kept for the penalty on it."""
-        if self.config.l1:
-            self.penalised = weight
-        return weight
+        return LinearMap(inputs, folded.weight, folded.bias)
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """W~ and b with the moments of all cells that trained."""
@@ -163,13 +151,10 @@ class LDVAEModule(SCVIModule):
         scale = self.free_gamma() * torch.rsqrt(self.running_variance + EPS)
         return scale[:, None] * self.free_weight(), self.beta - scale * self.running_mean
 
-    def loss(self, batch: Batch, progress: float) -> Loss:
-        loss = super().loss(batch, progress)
+    def penalties(self, logits: LinearMap) -> dict[str, Tensor]:
         if not self.config.l1:
-            return loss
-        assert self.penalised is not None
-        loadings, self.penalised = self.penalised[:, : self.config.n_latent], None
-        return loss._replace(dataset={"l1": self.config.l1 * loadings.abs().mean(0).sum()})
+            return {}
+        return {"l1": self.config.l1 * logits.weight[:, : self.config.n_latent].abs().mean(0).sum()}
 
     @torch.no_grad()
     def settle(self, batches: Iterable[Batch]) -> None:
@@ -329,24 +314,31 @@ class LDVAE(CountModel):
 
     # --- read-outs of the linear decoder ---
 
+    @property
+    def on_simplex(self) -> bool:
+        """Whether the factors of a cell sum to 1."""
+        return self.config.latent_distribution == "ln"
+
+    @property
+    def readable_rotation(self) -> str | None:
+        """Varimax, unless something else settles the rotation: a simplex, a penalty, loadings of one sign."""
+        settled = self.on_simplex or self.config.l1 > 0 or self.config.nonnegative
+        return None if settled else "varimax"
+
+    def readable_loadings(self) -> pd.DataFrame:
+        """Genes x factors as they are shown: in `readable_rotation`, centred unless zeros or signs would be lost."""
+        center = self.config.l1 == 0 and not self.config.nonnegative
+        return self.get_loadings(rotate=self.readable_rotation, center=center)
+
+    def readable_shares(self, scores: pd.DataFrame) -> pd.DataFrame:
+        return linear_decoder.shares(self, scores, self.readable_rotation, None)
+
     def rotation(self, rotate: str | None) -> np.ndarray | None:
-        """Orthogonal matrix R (D, D), of which `lucidcell.readouts.rotation` says how it is found; None for none."""
-        if rotate is None:
-            return None
-        values = self.loadings_of_decoder().to_numpy()
-        if self.config.latent_distribution == "ln":  # one vector added to all factors only moves the intercept
-            values = values - values.mean(1, keepdims=True)
-        weights = self.mean_expression()
-        return rotation_to(rotate, loadings.centred(values, weights), weights).astype(np.float32)
+        return None if rotate is None else linear_decoder.rotation(self, rotate)
 
     def mean_expression(self) -> np.ndarray:
         """Mean of rho over cells that trained, (G,)."""
         return self.module.mean_expression.numpy().astype(float)
-
-    def loadings_of_decoder(self) -> pd.DataFrame:
-        """The columns of W~ for z, genes x factors."""
-        self._check_trained()
-        return self._terms("z")
 
     def get_loadings(self, *, rotate: str | None = None, center: bool = False) -> pd.DataFrame:
         """Genes x factors: the weights W~ of the decoder, batch-norm folded in.
@@ -373,22 +365,22 @@ class LDVAE(CountModel):
         SettingError
             If `rotate` is unknown.
         """
-        return loadings.linear_loadings(self, rotate, center)
+        return linear_decoder.loadings(self, rotate, center)
 
-    @property
-    def readable_rotation(self) -> str | None:
-        """Varimax, unless something else settles the rotation: a simplex, a penalty, loadings of one sign."""
-        config = self.config
-        settled = config.latent_distribution == "ln" or config.l1 > 0 or config.nonnegative
-        return None if settled else "varimax"
+    def get_intercept(self) -> pd.Series:
+        """Logit of each gene at z = 0 without batch and covariates, (G,)."""
+        return linear_decoder.intercept(self)
 
-    def readable_loadings(self) -> pd.DataFrame:
-        """Genes x factors as they are shown: in `readable_rotation`, centred unless zeros or signs would be lost."""
-        center = self.config.l1 == 0 and not self.config.nonnegative
-        return self.get_loadings(rotate=self.readable_rotation, center=center)
+    def get_batch_effects(self) -> pd.DataFrame:
+        """Genes x batches: what a batch adds to each gene's logit, batch-norm folded in."""
+        return linear_decoder.batch_effects(self)
 
-    def readable_shares(self) -> pd.DataFrame:
-        return self.get_factor_shares(rotate=self.readable_rotation, order=None)
+    def get_covariate_effects(self) -> pd.DataFrame:
+        """Genes x covariates: what one unit adds to each gene's logit, batch-norm folded in.
+
+        Columns are "key=category" for the categories, and "key" for continuous covariates per standard deviation.
+        """
+        return linear_decoder.covariate_effects(self)
 
     def get_factor_shares(self, *, rotate: str | None = None, order: str | None = "share") -> pd.DataFrame:
         """Share of each factor in the variance of the linear predictor over the model's own cells.
@@ -402,10 +394,9 @@ class LDVAE(CountModel):
         order
             "share", "drop_one" or "z_variance", largest first; None for the order of the factors.
         """
-        table = self.get_loadings(rotate=rotate)
-        scores = pd.DataFrame(self.get_latent_representation(rotate=rotate), columns=table.columns)
-        on_simplex = self.config.latent_distribution == "ln" and rotate is None
-        return factor_shares(scores, table, self.mean_expression(), on_simplex=on_simplex, order=order)
+        names = self.get_loadings(rotate=rotate).columns
+        scores = pd.DataFrame(self.get_latent_representation(rotate=rotate), columns=names)
+        return linear_decoder.shares(self, scores, rotate, order)
 
     def get_archetypes(self) -> pd.DataFrame:
         """Genes x archetypes: expression rho of a cell that is wholly one factor of a logistic normal, each sums to 1.
@@ -417,41 +408,4 @@ class LDVAE(CountModel):
         SettingError
             If the latent is not a logistic normal, so that the factors are directions without ends.
         """
-        if self.config.latent_distribution != "ln":
-            raise SettingError(
-                f"archetypes are corners of a simplex, and latent_distribution is {self.config.latent_distribution!r}; "
-                "train with latent_distribution='ln', or read the loadings."
-            )
-        offset = self.get_intercept() + self.get_batch_effects().mean(axis=1)
-        return self.get_loadings().add(offset, axis=0).apply(softmax)
-
-    def get_intercept(self) -> pd.Series:
-        """Logit of each gene at z = 0 without batch and covariates, (G,)."""
-        self._check_trained()
-        bias = self.module.folded()[1]
-        values = np.zeros(self.schema.n_genes) if bias is None else bias.detach().double().numpy()
-        return pd.Series(values, index=pd.Index(self.schema.gene_names, name="gene"), name="intercept")
-
-    def get_batch_effects(self) -> pd.DataFrame:
-        """Genes x batches: what a batch adds to each gene's logit, batch-norm folded in."""
-        self._check_trained()
-        return self._terms("batch")
-
-    def get_covariate_effects(self) -> pd.DataFrame:
-        """Genes x covariates: what one unit adds to each gene's logit, batch-norm folded in.
-
-        Columns are "key=category" for the categories, and "key" for continuous covariates per standard deviation.
-        """
-        self._check_trained()
-        return self._terms("covariates")
-
-    def _terms(self, of: str) -> pd.DataFrame:
-        """The columns of W~ that belong to z, to the covariates or to the batch."""
-        schema, n_latent = self.schema, self.config.n_latent
-        covariates = [
-            f"{key}={category}" for key, names in schema.categorical_covariates.items() for category in names
-        ] + list(schema.continuous_covariates)
-        names = {"z": self.factor_names, "covariates": covariates, "batch": list(schema.batch_categories)}
-        start = {"z": 0, "covariates": n_latent, "batch": n_latent + len(covariates)}[of]
-        weight = self.module.folded()[0].detach().double().numpy()[:, start : start + len(names[of])]
-        return pd.DataFrame(weight, index=pd.Index(schema.gene_names, name="gene"), columns=names[of])
+        return linear_decoder.archetypes(self)

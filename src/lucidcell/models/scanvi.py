@@ -64,7 +64,7 @@ from lucidcell.models import initial
 from lucidcell.models.arguments import fraction, not_negative, one_of, whole_number, yes_or_no
 from lucidcell.models.count_model import CountModel
 from lucidcell.models.keywords import refuse_keywords
-from lucidcell.models.scvi import SMALLEST_VARIANCE, Posterior, SCVIConfig, SCVIModule, Sizes
+from lucidcell.models.scvi import SMALLEST_VARIANCE, Posterior, SCVIConfig, SCVIModule, Sizes, check_keys
 from lucidcell.readouts import annotation, label_draws, new_types
 from lucidcell.readouts.annotation_tables import annotation_tables
 from lucidcell.readouts.calibration import FEWEST_CELLS
@@ -249,7 +249,8 @@ class SCANVIModule(nn.Module):
         x, covariates = self.vae.encoder_inputs(batch)
         drawn = self.vae.draw_z(x, covariates)
         log_library, kl_library = self.vae.draw_library(x, covariates, batch)
-        likelihood = self.vae.log_likelihood(batch, self.vae.link(drawn.z), log_library)
+        logits = self.vae.logits(self.vae.link(drawn.z), self.vae.design(batch))
+        likelihood = self.vae.log_likelihood(batch, logits, log_library)
         terms = self.label_terms(drawn.z, drawn.log_q, self.visible(batch.label))
         kl = terms.total.sum()
         cells = kl - likelihood.total
@@ -394,8 +395,7 @@ class SCANVI(CountModel):
         )  # fmt: skip
         if labels_key is None:
             raise SettingError("SCANVI learns from labels: pass labels_key, or use SCVI, which needs none.")
-        if size_factor_key is not None and not use_observed_lib_size:
-            raise SettingError("a size factor takes the place of the library; use it with use_observed_lib_size=True.")
+        check_keys(config, labels_key, size_factor_key)
         cells = Cells.from_anndata(
             adata,
             layer=layer,

@@ -246,15 +246,14 @@ class SCVIModule(nn.Module):
             )
         return batch.label
 
-    def log_likelihood(self, batch: Batch, z: Tensor, log_library: Tensor) -> LogLikelihood:
-        """log p(x | z, l), summed over the batch and for each cell."""
-        inputs, weight, bias = self.logits(z, self.design(batch))
+    def log_likelihood(self, batch: Batch, logits: LinearMap, log_library: Tensor) -> LogLikelihood:
+        """log p(x | z, l), summed over the batch and for each cell, from the logits at z."""
         zinb, poisson = self.config.gene_likelihood == "zinb", self.config.gene_likelihood == "poisson"
         return softmax_log_likelihood(
             batch.counts,
-            inputs,
-            weight,
-            bias,
+            logits.inputs,
+            logits.weight,
+            logits.bias,
             log_library,
             likelihood=self.config.gene_likelihood,
             log_theta=None if poisson else self.log_theta,
@@ -281,19 +280,24 @@ class SCVIModule(nn.Module):
         x, covariates = self.encoder_inputs(batch)
         drawn = self.draw_z(x, covariates)
         log_library, kl_library = self.draw_library(x, covariates, batch)
-        likelihood = self.log_likelihood(batch, self.link(drawn.z), log_library)
+        logits = self.logits(self.link(drawn.z), self.design(batch))
+        likelihood = self.log_likelihood(batch, logits, log_library)
         kl = drawn.kl.sum()
         cells = warm_up(progress, self.config.kl_warmup) * kl - likelihood.total
         if kl_library is not None:
             cells, kl = cells + kl_library.sum(), kl + kl_library.sum()
         terms = {"reconstruction": -likelihood.total.detach(), "kl": kl.detach()}
-        return Loss(cells, batch.n_cells, terms)
+        return Loss(cells, batch.n_cells, terms, self.penalties(logits))
+
+    def penalties(self, logits: LinearMap) -> dict[str, Tensor]:
+        """What the loss has besides the ELBO, in nats per cell: nothing."""
+        return {}
 
     def phases(self) -> list[Phase]:
         return [Phase("elbo", self.loss, list(self.parameters()), warmup=self.config.kl_warmup)]
 
 
-def check_keys(config: SCVIConfig, labels_key: str | None, size_factor_key: str | None) -> None:
+def check_keys(config: SCVIConfig, labels_key: str | Sequence[str] | None, size_factor_key: str | None) -> None:
     """Refuse keys that do not fit the structure."""
     if config.dispersion == "gene-label" and labels_key is None:
         raise SettingError("dispersion='gene-label' needs labels; pass labels_key, or use dispersion='gene'.")

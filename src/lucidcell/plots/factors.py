@@ -13,8 +13,7 @@ from lucidcell.errors import DataError
 from lucidcell.plots.canvas import axes_or_new, panels_or_new, require_columns
 from lucidcell.plots.names import readable
 from lucidcell.plots.style import DOWN, FAINT, INK, MISSING, PALETTE, UP, style
-
-UNUSED_KL = 0.05  # nats; a factor below it tells the decoder next to nothing about a cell
+from lucidcell.readouts.shares import UNUSED_KL
 
 
 def unused(factors: pd.DataFrame) -> pd.Series:

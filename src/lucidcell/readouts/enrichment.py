@@ -23,6 +23,7 @@ import pandas as pd
 
 from lucidcell.cells.gene_sets import GeneSets, gene_sets_of
 from lucidcell.errors import DataError, SettingError
+from lucidcell.readouts.arguments import is_whole, require_whole
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,7 +90,7 @@ def _of_varm(adata: AnnData, varm_key: str | None) -> pd.DataFrame:
     return pd.DataFrame(array, adata.var_names, names)[np.isfinite(array).any(axis=1)]
 
 
-def members(gene_sets: GeneSets, genes: pd.Index, min_size: int, max_size: int) -> Members:
+def members(sets: Mapping[str, Sequence[str]], genes: pd.Index, min_size: int, max_size: int) -> Members:
     """Sets with between `min_size` and `max_size` genes among `genes`.
 
     Raises
@@ -97,9 +98,9 @@ def members(gene_sets: GeneSets, genes: pd.Index, min_size: int, max_size: int) 
     DataError
         If none is left, with the number of genes in common.
     """
-    if not (isinstance(min_size, int) and isinstance(max_size, int) and 1 <= min_size <= max_size):
-        raise SettingError(f"min_size is {min_size!r} and max_size {max_size!r}; sizes start at 1, and min <= max.")
-    sets = gene_sets_of(gene_sets)
+    require_whole(min_size, "min_size", 1)
+    if not is_whole(max_size) or max_size < min_size:
+        raise SettingError(f"max_size is {max_size!r}; it must be a whole number of at least min_size={min_size}.")
     place = {str(gene): g for g, gene in enumerate(genes)}
     found = {name: sorted({place[gene] for gene in of_set if gene in place}) for name, of_set in sets.items()}
     kept = {name: at for name, at in found.items() if min_size <= len(at) <= max_size and len(at) < len(genes)}
@@ -160,13 +161,11 @@ def gsea(
     from lucidcell.maths.enrichment_kernels import scores_of_sets
 
     table = table_of(loadings, varm_key)
-    if isinstance(n_permutations, bool) or not isinstance(n_permutations, int | np.integer) or n_permutations < 10:
-        raise SettingError(f"n_permutations is {n_permutations!r}; it must be a whole number of at least 10.")
+    require_whole(n_permutations, "n_permutations", 10)
     if not 0 <= weight < np.inf:
         raise SettingError(f"weight is {weight!r}; it must be a number of at least 0.")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise SettingError(f"seed is {seed!r}; it must be a whole number of at least 0.")
-    sets = members(gene_sets, table.index, min_size, max_size)
+    require_whole(seed, "seed", 0)
+    sets = members(gene_sets_of(gene_sets), table.index, min_size, max_size)
     values = table.to_numpy(float).T  # (D, G)
     shuffled = np.random.default_rng(seed).permutation(values.shape[1])  # decides between equal loadings
     order = shuffled[np.argsort(-values[:, shuffled], axis=1, kind="stable")]
@@ -307,14 +306,15 @@ def over_representation(
 
     wanted = _wanted(top)
     universe = pd.Index(pd.unique(pd.Index(background).astype(str)))
-    sets = members(gene_sets, universe, min_size, max_size)
+    collection = gene_sets_of(gene_sets)
+    sets = members(collection, universe, min_size, max_size)
     strangers = sorted({gene for genes in wanted.values() for gene in genes} - set(universe))
     if strangers or not any(wanted.values()):
         raise DataError(
             f"{len(strangers)} of the top genes are not in the background, such as {strangers[:3]}, and "
             f"{sum(map(len, wanted.values())) - len(strangers)} are: pass all genes of the model that they are from."
         )
-    in_any = universe.isin([str(gene) for genes in gene_sets_of(gene_sets).values() for gene in genes])
+    in_any = universe.isin([gene for genes in collection.values() for gene in genes])
     of_set = np.repeat(np.arange(len(sets.names)), sets.sizes)
     n_background, found = int(in_any.sum()), []
     for (factor, sign), genes in wanted.items():

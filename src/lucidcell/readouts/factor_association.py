@@ -15,7 +15,7 @@ correlation, over donors. Without donors both are over cells.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from lucidcell.cells.covariates import encode
 from lucidcell.errors import DataError, SettingError
 
 LEAST_CELLS = 3  # of a category, and of the others, for an AUROC
+LEAST_DONORS = 2  # the same for donors
 MOST_CATEGORIES = 100
 
 
@@ -94,10 +95,12 @@ def _of_column(scores: pd.DataFrame, column: pd.Series, donors: np.ndarray | Non
     codes, names = encode(column)
     if len(names) > MOST_CATEGORIES:
         raise DataError(f"obs[{column.name!r}] has {len(names)} categories, more than {MOST_CATEGORIES}: is it a name?")
-    z = scores.to_numpy(float)
+    known = (codes >= 0) & (True if donors is None else donors >= 0)
+    z, codes = scores.to_numpy(float)[known], codes[known]
     for code, name in enumerate(names):
-        for factor, effect, p_value, n, unit in _of_category(scores.columns, z, codes, code, donors):
-            yield factor, column.name, name, "auroc", effect, unit, n, p_value
+        found = _over_cells(z, codes == code) if donors is None else _over_donors(z, codes == code, donors[known])
+        for factor, effect, p_value in zip(scores, found.effects, found.p_values, strict=True):
+            yield factor, column.name, name, "auroc", effect, found.unit, found.n, p_value
 
 
 def _of_number(z: np.ndarray, values: np.ndarray, donors: np.ndarray | None) -> tuple[float, float, int, str]:
@@ -125,42 +128,44 @@ def _of_number(z: np.ndarray, values: np.ndarray, donors: np.ndarray | None) -> 
     return mean, _t_test(transformed, 0.0, np.array(floors)), len(within), "donors"
 
 
-def _of_category(
-    factors: pd.Index, z: np.ndarray, codes: np.ndarray, code: int, donors: np.ndarray | None
-) -> Iterator[tuple[str, float, float, int, str]]:
+class _Found(NamedTuple):
+    """AUROC of a category and its p-value for every factor, (D,), over n units."""
+
+    effects: np.ndarray
+    p_values: np.ndarray
+    n: int
+    unit: str
+
+
+def _over_cells(z: np.ndarray, inside: np.ndarray) -> _Found:
+    return _Found(*_ranked(z, inside, LEAST_CELLS), len(z), "cells")
+
+
+def _over_donors(z: np.ndarray, inside: np.ndarray, donors: np.ndarray) -> _Found:
+    of_donor = [donors == donor for donor in np.unique(donors)]
+    shares = np.array([inside[rows].mean() for rows in of_donor])
+    if np.isin(shares, (0, 1)).all():  # constant within donors
+        means = np.array([z[rows].mean(0) for rows in of_donor])
+        return _Found(*_ranked(means, shares == 1, LEAST_DONORS), len(means), "donors")
+    of_donor = [rows for rows in of_donor if _least(inside[rows]) >= LEAST_CELLS]
+    within = np.array([aurocs(z[rows], inside[rows]) for rows in of_donor]).reshape(-1, z.shape[1])
+    by_chance = [(rows.sum() + 1) / (12 * inside[rows].sum() * (~inside[rows]).sum()) for rows in of_donor]
+    effects = within.mean(0) if len(within) else np.full(z.shape[1], np.nan)
+    p_values = np.array([_t_test(values, 0.5, np.array(by_chance)) for values in within.T])
+    return _Found(effects, p_values, len(within), "donors")
+
+
+def _ranked(z: np.ndarray, inside: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC and the p-value of the Mann-Whitney test for every column; NaN for fewer than `least` rows on a side."""
     from scipy.stats import mannwhitneyu
 
-    known = (codes >= 0) & (True if donors is None else donors >= 0)
-    z, inside = z[known], codes[known] == code
-    if donors is None:
-        enough = min(inside.sum(), (~inside).sum()) >= LEAST_CELLS
-        effects = aurocs(z, inside) if enough else np.full(z.shape[1], np.nan)
-        p_values = mannwhitneyu(z[inside], z[~inside], axis=0)[1] if enough else np.full(z.shape[1], np.nan)
-        yield from zip(factors, effects, p_values, [len(z)] * len(factors), ["cells"] * len(factors), strict=True)
-        return
-    of_cell = donors[known]
-    listed = np.unique(of_cell)
-    shares = np.array([inside[of_cell == donor].mean() for donor in listed])
-    if np.isin(shares, (0, 1)).all():  # constant within donors
-        means = np.array([z[of_cell == donor].mean(0) for donor in listed])
-        first = shares == 1
-        enough = min(first.sum(), (~first).sum()) >= 2
-        effects = aurocs(means, first) if enough else np.full(z.shape[1], np.nan)
-        p_values = mannwhitneyu(means[first], means[~first], axis=0)[1] if enough else np.full(z.shape[1], np.nan)
-        yield from zip(factors, effects, p_values, [len(listed)] * len(factors), ["donors"] * len(factors), strict=True)
-        return
-    within, floors = [], []
-    for donor in listed:
-        of_donor = of_cell == donor
-        n_inside = int(inside[of_donor].sum())
-        n_outside = int(of_donor.sum()) - n_inside
-        if min(n_inside, n_outside) >= LEAST_CELLS:
-            within.append(aurocs(z[of_donor], inside[of_donor]))
-            floors.append((n_inside + n_outside + 1) / (12 * n_inside * n_outside))
-    found = np.array(within).reshape(-1, z.shape[1])
-    for d, factor in enumerate(factors):
-        effect = float(found[:, d].mean()) if len(found) else np.nan
-        yield factor, effect, _t_test(found[:, d], 0.5, np.array(floors)), len(found), "donors"
+    if _least(inside) < least:
+        return np.full(z.shape[1], np.nan), np.full(z.shape[1], np.nan)
+    return aurocs(z, inside), mannwhitneyu(z[inside], z[~inside], axis=0)[1]
+
+
+def _least(inside: np.ndarray) -> int:
+    return int(min(inside.sum(), (~inside).sum()))
 
 
 def _t_test(values: np.ndarray, centre: float, floors: np.ndarray) -> float:

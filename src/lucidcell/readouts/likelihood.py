@@ -49,7 +49,7 @@ def fit_of_cells(
             for _ in draws(n_samples):
                 log_library = vae.sample_log_library(posterior, batch)
                 z = posterior.mu + posterior.sigma * torch.randn_like(posterior.sigma)
-                total += vae.log_likelihood(batch, vae.link(z), log_library).per_cell
+                total += vae.log_likelihood(batch, vae.logits(vae.link(z), vae.design(batch)), log_library).per_cell
                 divergence += model.divergence(batch, posterior, z)
             likelihoods.append((total / n_samples).numpy())
             divergences.append((divergence / n_samples).numpy())
@@ -80,7 +80,8 @@ def _log_importance(model: CountModel, batch: Batch) -> Tensor:
     z = posterior.mu + posterior.sigma * torch.randn_like(posterior.sigma)
     log_library = vae.sample_log_library(posterior, batch)
     log_q = gaussian_log_prob(z, posterior.mu, posterior.sigma).sum(1)
-    total = vae.log_likelihood(batch, vae.link(z), log_library).per_cell + model.log_prior(z) - log_q
+    logits = vae.logits(vae.link(z), vae.design(batch))
+    total = vae.log_likelihood(batch, logits, log_library).per_cell + model.log_prior(z) - log_q
     if posterior.library_mu is not None and posterior.library_sigma is not None:
         prior = vae.library_prior[batch.batch]
         total += gaussian_log_prob(log_library, prior[:, 0], prior[:, 1])

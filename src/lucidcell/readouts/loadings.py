@@ -9,7 +9,6 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from lucidcell.models.count_model import CountModel
-    from lucidcell.models.ldvae import LDVAE
 
 MOST_CELLS = 5000
 CELLS_AT_A_TIME = 256
@@ -50,33 +49,13 @@ def mean_jacobian(model: CountModel, seed: int = 0) -> pd.DataFrame:
     return table
 
 
-def linear_loadings(model: LDVAE, rotate: str | None, center: bool) -> pd.DataFrame:
-    """Weights of a linear decoder, (G, D); see `LDVAE.get_loadings`."""
-    raw = model.loadings_of_decoder()
-    rotation = model.rotation(rotate)
-    values = raw.to_numpy() if rotation is None else raw.to_numpy() @ rotation
-    if center:
-        values = centred(values, model.mean_expression())
-    names = list(raw.columns) if rotate is None else rotated_names(len(raw.columns))
-    table = pd.DataFrame(values, index=raw.index, columns=names)
-    folded = ", batch-norm folded in" if model.config.use_batch_norm else ""
-    table.attrs = {
-        "how": f"weights of the linear decoder{folded}{', centred' if center else ''}",
-        "unit": "change of the gene's logit per unit of the factor",
-        "sign": "positive: the gene rises with the factor" + ("" if center else ", against genes with lower loadings"),
-        "rotation": rotate or "none",
-    }
-    return table
+def centred(loadings: np.ndarray, weights: np.ndarray, *, on_simplex: bool = False) -> np.ndarray:
+    """Loadings (G, D) without what changes no expression, genes weighted by mean expression (G,).
 
-
-def centred(loadings: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Loadings (G, D) minus each factor's mean, genes weighted by mean expression (G,).
-
-    A constant added to all loadings of a factor changes no expression, as the softmax takes it out again.
+    A constant added to all loadings of a factor is taken out again by the softmax, so each factor's mean is taken off.
+    Where the scores of a cell sum to 1, one vector added to all factors only moves the intercept, so that each gene's
+    mean over factors is taken off first.
     """
+    if on_simplex:
+        loadings = loadings - loadings.mean(1, keepdims=True)
     return loadings - weights @ loadings / weights.sum()
-
-
-def rotated_names(n_factors: int) -> list[str]:
-    """R1 ... RD."""
-    return [f"R{d + 1}" for d in range(n_factors)]

@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 
 from lucidcell.errors import FileError, SettingError
-from lucidcell.plots.factors import UNUSED_KL
+from lucidcell.readouts.arguments import is_whole
 from lucidcell.readouts.loadings import centred
+from lucidcell.readouts.shares import UNUSED_KL, mean_kl
 from lucidcell.training.checkpoint import Checkpoint, write_atomically
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def refit(
         raise SettingError(f"training is {training!r}; it must be a dict with arguments of train().")
     if "seed" in training:
         raise SettingError("training has a seed, and the seeds of the fits are an argument of their own: leave it out.")
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
+    if not is_whole(n_jobs) or n_jobs == 0:
         raise SettingError(f"n_jobs is {n_jobs!r}; it must be a whole number other than 0, or -1 for all cores.")
     place = None if folder is None else _own_folder(Path(folder), model, training)
     about = type(model), dict(vars(model.config)), model.schema, model._own_cells("fit it")
@@ -100,15 +101,10 @@ def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_leas
     SettingError
         If it is none.
     """
-
-    def whole(value: object) -> bool:
-        return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-    if isinstance(values, int | np.integer) and whole(values):
-        listed = list(range(max(0, int(values))))
-    else:
-        listed = list(values) if isinstance(values, Sequence | np.ndarray) else []
-    good = all(whole(one) and one >= smallest for one in listed)
+    listed = list(range(values)) if is_whole(values) else []
+    if isinstance(values, Sequence | np.ndarray):
+        listed = list(values)
+    good = all(is_whole(one) and one >= smallest for one in listed)
     if not good or len(set(listed)) < len(listed) or len(listed) < at_least:
         raise SettingError(
             f"{name} is {values!r}; it must be at least {at_least} different whole numbers from {smallest} on."
@@ -183,15 +179,11 @@ def comparable_loadings(model: CountModel) -> pd.DataFrame:
     The squares of a column add up to the variance that the factor gives the linear predictor, genes weighted by their
     expression, so that two such columns can be correlated without the noise of genes that are hardly ever seen.
     """
-    table = model.readable_loadings()
-    values, expression = table.to_numpy(), model.mean_counts()
-    if model.vae.config.latent_distribution == "ln":  # one vector added to all factors only moves the intercept
-        values = values - values.mean(1, keepdims=True)
-    values = centred(values, expression) * np.sqrt(expression)[:, None]
+    table, expression = model.readable_loadings(), model.mean_counts()
+    on_simplex = model.vae.config.latent_distribution == "ln"
+    values = centred(table.to_numpy(), expression, on_simplex=on_simplex) * np.sqrt(expression)[:, None]
     return pd.DataFrame(values, table.index, table.columns)
 
 
 def _n_used(model: CountModel) -> int:
-    mu, variance = model.get_latent_representation(return_dist=True)
-    kl = 0.5 * (variance + mu**2 - 1 - np.log(variance))
-    return int((kl.mean(0) >= UNUSED_KL).sum())
+    return int((mean_kl(*model.get_latent_representation(return_dist=True)) >= UNUSED_KL).sum())

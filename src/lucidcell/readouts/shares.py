@@ -19,6 +19,13 @@ from lucidcell.errors import DataError, SettingError
 from lucidcell.readouts.loadings import centred
 
 ORDERS = ("share", "drop_one", "z_variance")
+UNUSED_KL = 0.05  # nats; a factor below it tells the decoder next to nothing about a cell
+
+
+def mean_kl(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """KL divergence of each factor from the standard normal, mean over cells, (D,), from q's (n, D)."""
+    found: np.ndarray = (0.5 * (variance + mean**2 - 1 - np.log(variance))).mean(0)
+    return found
 
 
 def factor_shares(
@@ -48,11 +55,12 @@ def factor_shares(
     Returns
     -------
     DataFrame with one row for each factor: factor, share, drop_one, z_variance (variance of the scores over cells).
+    Shares are NaN where the linear predictor is the same in all cells.
 
     Raises
     ------
     DataError
-        If the tables do not belong together, or nothing varies.
+        If the tables do not belong together.
     SettingError
         If the order is unknown.
     """
@@ -67,17 +75,11 @@ def factor_shares(
     if rho.shape != (len(loadings),) or not (rho >= 0).all() or not rho.sum() > 0:
         raise DataError(f"expression has shape {rho.shape} for {len(loadings)} genes: pass one number >= 0 for each.")
     w, z = loadings.to_numpy(float), scores.to_numpy(float)
-    if on_simplex:
-        w = w - w.mean(1, keepdims=True)
-    w = centred(w, rho)
+    w = centred(w, rho, on_simplex=on_simplex)
     gram = (w * rho[:, None]).T @ w  # (D, D): sum_g rho_g W_gd W_ge
     covariance = np.atleast_2d(np.cov(z, rowvar=False)) if len(z) > 1 else np.zeros_like(gram)
     parts = gram * covariance
-    total = parts.sum()
-    if not total > 0:
-        raise DataError(
-            f"the linear predictor does not vary over {len(z)} cells and {len(w)} genes, so there is nothing to share."
-        )
+    total = parts.sum() if parts.sum() > 0 else np.nan
     table = pd.DataFrame(
         {
             "factor": list(scores.columns),

@@ -20,6 +20,7 @@ from scipy.linalg import subspace_angles
 from scipy.optimize import linear_sum_assignment
 
 from lucidcell.errors import SettingError
+from lucidcell.readouts.arguments import require_whole
 from lucidcell.readouts.refits import Task, comparable_loadings, refit, template, whole_numbers
 
 if TYPE_CHECKING:
@@ -84,19 +85,16 @@ def stability(
         If no other seed and no bootstrap is asked for, the reference is another model, or the folder holds fits of
         other data or settings.
     """
-    whole_numbers([n_bootstrap], "n_bootstrap", 0)
-    untrained = template(model_class, adata, arguments)
-    listed = whole_numbers(seeds, "seeds", 0)
-    if reference is None:
-        judged_seed = listed[0]
-    else:
+    require_whole(n_bootstrap, "n_bootstrap", 0)
+    untrained, listed = template(model_class, adata, arguments), whole_numbers(seeds, "seeds", 0)
+    if reference is not None:
         _check_alike(reference, untrained)
-        judged_seed = reference.seed
-    others_seeds = [seed for seed in listed if seed != judged_seed]
-    if not others_seeds and not n_bootstrap:
+    judged_seed = listed[0] if reference is None or reference.seed is None else reference.seed
+    other_seeds = [seed for seed in listed if seed != judged_seed]
+    if not other_seeds and not n_bootstrap:
         raise SettingError(f"seeds is {seeds!r}; it must name at least one besides {judged_seed}, whose fit is judged.")
     tasks = [Task(judged_seed)] if reference is None else []
-    tasks += [Task(seed) for seed in others_seeds]
+    tasks += [Task(seed) for seed in other_seeds]
     tasks += [Task(judged_seed, resample=b) for b in range(n_bootstrap)]
     fits = refit(untrained, tasks, training=training, folder=folder, n_jobs=n_jobs)
     judged = fits[0].loadings if reference is None else comparable_loadings(reference)

@@ -12,6 +12,7 @@ from lucidcell.maths.sampling import some_rows
 from lucidcell.readouts.latent import latent_distribution
 from lucidcell.readouts.markers import markers
 from lucidcell.readouts.predictive_check import predictive_check
+from lucidcell.readouts.shares import mean_kl
 from lucidcell.readouts.uncorrected import uncorrected
 
 if TYPE_CHECKING:
@@ -67,11 +68,10 @@ def _factor_table(model: CountModel, latent: pd.DataFrame) -> pd.DataFrame:
     rotation = model.rotation(model.readable_rotation)
     if rotation is not None:
         mu, variance = mu @ rotation, variance @ rotation**2
-    kl = 0.5 * (variance + mu**2 - 1 - np.log(variance))
     table = pd.DataFrame(
-        {"factor": list(latent.columns), "z_variance": latent.to_numpy(float).var(0), "kl": kl.mean(0)}
+        {"factor": list(latent.columns), "z_variance": latent.to_numpy(float).var(0), "kl": mean_kl(mu, variance)}
     )
-    shares = model.readable_shares()
+    shares = model.readable_shares(latent)
     return table if shares is None else table.assign(share=shares["share"], drop_one=shares["drop_one"])
 
 

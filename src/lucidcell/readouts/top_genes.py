@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lucidcell.errors import DataError, SettingError
+from lucidcell.readouts.arguments import require_whole
 
 SIGNS = ("positive", "negative", "both")
 
@@ -55,8 +56,7 @@ def top_genes(loadings: pd.DataFrame, n: int = 20, *, sign: str = "positive") ->
     """
     if sign not in SIGNS:
         raise SettingError(f"sign is {sign!r}; it must be one of {', '.join(SIGNS)}.")
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise SettingError(f"n is {n!r}; it must be a whole number of at least 1.")
+    require_whole(n, "n", 1)
     ends = {"+": 1.0, "-": -1.0} if sign == "both" else {"+": 1.0} if sign == "positive" else {"-": -1.0}
     rows, genes = [], np.asarray(loadings.index)
     for factor in loadings.columns:

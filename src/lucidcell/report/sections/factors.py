@@ -8,10 +8,11 @@ import pandas as pd
 
 from lucidcell import plots
 from lucidcell.plots.enrichment import enrichment_dots_size, significant_terms
-from lucidcell.plots.factors import UNUSED_KL, extreme_genes, unused
+from lucidcell.plots.factors import extreme_genes, unused
 from lucidcell.plots.heatmap import heatmap_size
 from lucidcell.plots.names import readable
 from lucidcell.readouts.factor_names import MAX_Q, short_term
+from lucidcell.readouts.shares import UNUSED_KL
 from lucidcell.readouts.top_genes import gene_signal
 from lucidcell.report.blocks import Block, Card, Picture, Row, Section, Table, Text
 from lucidcell.report.folder import Run
@@ -21,6 +22,7 @@ from lucidcell.report.wording import enumeration, number, percent, plural, signe
 _GENES = 8  # at each end of a factor
 _LABELS = 12  # in a card
 _TERMS = 3  # for each end of a factor
+_MOST_WITH_ALL_TERMS = 10  # factors; of more, the figure of all factors shows the best term only
 _SIGNAL = "loading × √(mean count per cell)"
 _UP_AND_DOWN = "Genes that tell most about the factor: up (orange) and down (blue) as it grows."
 _UP = "Genes that tell most about the factor."
@@ -103,13 +105,15 @@ def _names(run: Run, names: pd.DataFrame, table: pd.DataFrame) -> Table:
 
 
 def _terms(enrichment: pd.DataFrame) -> Picture:
-    shown = significant_terms(enrichment, _TERMS, MAX_Q)
-    size = enrichment_dots_size(shown["term"].nunique(), enrichment["factor"].nunique())
+    n_factors = enrichment["factor"].nunique()
+    n_terms = _TERMS if n_factors <= _MOST_WITH_ALL_TERMS else 1
+    best = "best gene set" if n_terms == 1 else f"{n_terms} best gene sets"
+    size = enrichment_dots_size(significant_terms(enrichment, n_terms, MAX_Q)["term"].nunique(), n_factors)
     return svg_picture(
-        lambda figure: plots.enrichment_dots(enrichment, n_terms=_TERMS, max_q=MAX_Q, ax=figure.subplots()),
+        lambda figure: plots.enrichment_dots(enrichment, n_terms=n_terms, max_q=MAX_Q, ax=figure.subplots()),
         size,
         alt="Gene sets that the ends of the factors are enriched in",
-        caption=f"The {_TERMS} best gene sets of each end of each factor, and where else they are significant.",
+        caption=f"The {best} of each end of each factor, and where else significant.",
         wide=True,
     )
 
@@ -175,7 +179,8 @@ def _card(run: Run, row: dict[str, Any], signal: pd.DataFrame, means: pd.DataFra
 
 def _numbers(run: Run, row: dict[str, Any]) -> list[str]:
     kl = float(row["kl"])
-    parts = [] if "share" not in row else [f"share {percent(row['share'])}"]
+    share = float(row.get("share", float("nan")))
+    parts = [f"share {percent(share)}"] if share == share else []
     parts += [f"variance {row['z_variance']:.2f}", f"KL {kl:.2f} nats per cell" if kl == kl else "KL not known"]
     if run.stability is not None:
         agreement = run.stability.set_index("factor")["agreement"].get(row["factor"])
