@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from lucidcell.models.ldvae import LDVAE
     from lucidcell.models.scanvi import SCANVI
     from lucidcell.models.scvi import SCVI
+    from lucidcell.models.sivae import SIVAE
+    from lucidcell.models.vae import VAE
     from lucidcell.readouts.enrichment import gsea, over_representation
     from lucidcell.readouts.factor_association import factor_association
     from lucidcell.readouts.factor_names import name_factors
@@ -55,6 +57,8 @@ __all__ = [
     "SCVI",
     "SCANVI",
     "LDVAE",
+    "SIVAE",
+    "VAE",
     "load",
     "top_genes",
     "gene_signal",
@@ -93,6 +97,8 @@ _HOMES = {
     "SCVI": "lucidcell.models.scvi",
     "SCANVI": "lucidcell.models.scanvi",
     "LDVAE": "lucidcell.models.ldvae",
+    "SIVAE": "lucidcell.models.sivae",
+    "VAE": "lucidcell.models.vae",
     "load": "lucidcell.models.base",
     "top_genes": "lucidcell.readouts.top_genes",
     "gene_signal": "lucidcell.readouts.top_genes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from _pytest.mark import ParameterSet
 from battery import (
     CHECKS,
+    OF_COUNTS_ALONE,
     READ_OUTS,
     SLOW_CHECKS,
     Case,
@@ -27,6 +29,8 @@ from lucidcell.models import storage
 from lucidcell.models.ldvae import LDVAE
 from lucidcell.models.scanvi import SCANVI
 from lucidcell.models.scvi import SCVI
+from lucidcell.models.sivae import SIVAE
+from lucidcell.models.vae import VAE
 
 BATCH = {"batch_key": "batch"}
 COVARIATES = {
@@ -44,6 +48,15 @@ TYPES = READ_OUTS | {
     "coarse probabilities": lambda m, a: m.predict(a, soft=True, level=0),
 }
 
+NORMALISED = {name: ask for name, ask in READ_OUTS.items() if name not in OF_COUNTS_ALONE}
+GENES = NORMALISED | {
+    "deep loadings": lambda m, a: m.get_loadings(layer=1 if m.config.linear_decoder else 2),
+    "centrality": lambda m, a: m.get_degree_centrality(a),
+    "neighbors": lambda m, a: m.get_gene_neighbors(3)["distance"],
+    "sample": lambda m, a: m.sample(a),
+    "sample of the prior": lambda m, a: m.sample(a, n_cells=7, of="prior", seed=1),
+}
+
 MODELS = [
     Case(SCVI, BATCH),
     Case(SCVI, BATCH | {"gene_likelihood": "zinb"}),
@@ -59,6 +72,12 @@ MODELS = [
     Case(LDVAE, BATCH | SEX | {"latent_distribution": "ln", "n_latent": 5, "dispersion": "gene-batch"}),
     Case(LDVAE, BATCH | {"nonnegative": True, "l1": 5.0, "size_factor_key": "size", "gene_likelihood": "poisson"}),
     Case(LDVAE, {"reproduce": "paper", "use_batch_norm": False, "latent_distribution": "ln", "n_latent": 5}),
+    Case(VAE, BATCH | COVARIATES | {"size_factor_key": "size"}, NORMALISED),
+    Case(VAE, {"linear_decoder": True, "n_hidden": [16, 8]}, NORMALISED),
+    Case(SIVAE, BATCH, GENES),
+    Case(SIVAE, BATCH | {"gene_likelihood": "nb"}, READ_OUTS | GENES),
+    Case(SIVAE, BATCH | SEX | {"linear_decoder": True, "feature_input": "all", "feature_kl_weight": "elbo"}, GENES),
+    Case(SIVAE, {"gene_batch_size": 16, "pretrain": False, "feature_input": "sample", "n_feature_inputs": 30}, GENES),
     Case(SCANVI, BATCH | PARTLY, TYPES, LABELS),
     Case(SCANVI, BATCH | PARTLY | {"training": "joint", "elbo": "marginal"}, TYPES, LABELS),
     Case(
@@ -142,8 +161,8 @@ class Scribbling(SCVI):
 class Forgetful(SCVI):
     """Starts from other weights every time."""
 
-    def _new_module(self, cells: Any, seed: int) -> Any:
-        return super()._new_module(cells, next(COUNTER))
+    def _new_module(self, cells: Any, settings: Any) -> Any:
+        return super()._new_module(cells, replace(settings, seed=next(COUNTER)))
 
 
 COUNTER = itertools.count()

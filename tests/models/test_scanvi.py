@@ -36,6 +36,7 @@ from lucidcell.maths.pairs import GivenLabel
 from lucidcell.models.scanvi import SCANVIConfig, SCANVIModule
 from lucidcell.models.scvi import Sizes
 from lucidcell.training.checkpoint import Checkpoint
+from lucidcell.training.settings import Settings
 
 TREE = Taxonomy.from_parents({"a": "x", "b": "x", "c": None})
 FLAT = Taxonomy.flat(("a", "b", "c"))
@@ -483,7 +484,7 @@ def test_from_scvi_starts_where_it_ended_and_leaves_it_alone(partly: ad.AnnData)
     model = lc.SCANVI.from_scvi_model(scvi, "?")
     assert model.schema.label_categories == ("type_0", "type_1", "type_2")
     assert (model.cells.label < 0).sum() == (partly.obs["known"] == "?").sum()
-    assert_same_weights(dict(model._new_module(model.cells, 0).vae.state_dict()), before)
+    assert_same_weights(dict(model._new_module(model.cells, Settings()).vae.state_dict()), before)
     model.train(**TRAINING)
     assert set(model.history["phase"]) == {"scanvi"}
     assert_same_weights(weights(scvi), before)

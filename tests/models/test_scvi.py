@@ -16,6 +16,7 @@ from torch.distributions import Normal, kl_divergence
 
 from lucidcell.errors import DataError, SettingError
 from lucidcell.models.scvi import SCVI
+from lucidcell.training.settings import Settings
 
 
 def test_training_starts_at_the_mean_expression(simulated):
@@ -23,7 +24,7 @@ def test_training_starts_at_the_mean_expression(simulated):
     x = simulated.X.toarray().astype(float)
     library, shares = x.sum(1), x.sum(0) / x.sum()
     model = SCVI(simulated, batch_key="batch")
-    module = model._new_module(model.cells, seed=0)
+    module = model._new_module(model.cells, Settings())
     np.testing.assert_allclose(torch.softmax(module.rho.bias, 0).detach(), shares, rtol=0.02, atol=1e-5)
     # E[x (x - 1)] = E[mu^2] (1 + 1 / theta)
     inverse = (x * (x - 1)).mean(0) / ((library**2).mean() * shares**2) - 1

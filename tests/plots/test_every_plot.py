@@ -8,6 +8,7 @@ import sys
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +22,7 @@ NAMES = [
     "taxonomy_levels", "integration", "evaluation",
     "volcano", "marker_dots", "factor_density", "factor_pair", "loadings_rank", "simplex", "running_score",
     "enrichment_dots", "stability_heatmap", "selection_curve",
+    "population_embedding", "association_bars", "centrality_ranking", "network_drawing",
 ]  # fmt: skip
 IN_A_FIGURE = ("factor_panel", "integration")  # which they fill
 TWO_PANELS = ("factor_shares", "predictive_check", "calibration_curve", "running_score", "selection_curve")
@@ -38,8 +40,11 @@ def draw(history, genes, loadings, factors, rng):
     terms = pd.DataFrame({"factor": ["Z1", "Z1", "Z2"], "term": ["a", "b", "a"], "nes": [2.0, -1.5, 1.2]})
     terms["q_value"] = [0.001, 0.04, 0.6]
     sizes = {"n_latent": [5, 10], "above": [2.0, 0.0], "above_se": [0.5, 0.0], "agreement": [0.9, 0.7]}
+    associations = pd.DataFrame({"gene": ["a", "b"], "statistic": "spearman", "effect": [0.5, -0.7], "q_value": 0.01})
+    associations["mean_effect"] = 0.1
     on_simplex = np.exp(z).div(np.exp(z).sum(axis=1), axis=0)
     by_gene = loadings.set_index("gene")
+    populations = z.head(6).set_axis(["PC1", "PC2", "PC3"], axis=1)
     nodes = pd.DataFrame({"node": ["B", "T"], "parent": "", "level": "type", "n_cells": [3, 4], "confidence": 0.9})
 
     def drawn(name: str, figure: Figure | None) -> list:
@@ -71,6 +76,10 @@ def draw(history, genes, loadings, factors, rng):
             "enrichment_dots": lambda: plots.enrichment_dots(terms, ax=ax),
             "stability_heatmap": lambda: plots.stability_heatmap(z.head(3).abs(), ax=ax),
             "selection_curve": lambda: plots.selection_curve(pd.DataFrame(sizes).assign(subspace=0.9), axes=two),
+            "population_embedding": lambda: plots.population_embedding(populations, populations["PC1"], ax=ax),
+            "association_bars": lambda: plots.association_bars(associations, ax=ax),
+            "centrality_ranking": lambda: plots.centrality_ranking(by_gene["Z2"], ax=ax),
+            "network_drawing": lambda: plots.network_drawing(nx.path_graph(list("abcd")), ax=ax),
             "integration": lambda: plots.integration(xy, -xy, pd.Categorical(groups), figure=figure),
         }[name]()
         if ax is not None:

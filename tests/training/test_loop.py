@@ -297,9 +297,9 @@ def test_epochs_are_shared_out_and_every_phase_gets_one():
     def phases(*shares: float) -> list[Phase]:
         return [Phase(str(i), lambda b, p: None, [], share=share) for i, share in enumerate(shares)]
 
-    assert epochs_per_phase(phases(1), 17) == [17]
-    assert epochs_per_phase(phases(1, 3), 20) == [5, 15]
-    assert epochs_per_phase(phases(1, 1000), 20) == [1, 20]
+    assert epochs_per_phase(phases(1), 17, 30) == [17]
+    assert epochs_per_phase(phases(1, 3), 20, 30) == [5, 15]
+    assert epochs_per_phase(phases(1, 1000), 20, 30) == [1, 20]
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------

@@ -43,6 +43,16 @@ class SparseRows(NamedTuple):
         out[self.row_of_entry(), self.indices.long()] = self.values
         return out
 
+    def columns(self, genes: Tensor) -> Tensor:
+        """The values of some genes, (B, len(genes)), dense; `genes` (int64) are distinct."""
+        place = torch.full((self.n_genes,), -1, device=self.device)
+        place[genes] = torch.arange(len(genes), device=self.device)
+        at = place[self.indices.long()]
+        kept = at >= 0
+        out = self.values.new_zeros(self.n_cells, len(genes))
+        out[self.row_of_entry()[kept], at[kept]] = self.values[kept]
+        return out
+
     def log1p(self) -> SparseRows:
         """log(1 + value), entry by entry."""
         return self._replace(values=torch.log1p(self.values))

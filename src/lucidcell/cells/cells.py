@@ -179,6 +179,7 @@ class Cells:
             continuous_covariate_keys=continuous_covariate_keys,
             size_factor_key=size_factor_key,
         )
+        schema = replace(schema, counts=counts)
         annotations = annotate(parts, schema)
         warnings += doubts(annotations, schema, parts)
         rows = parts.rows(layer, genes, model=model, counts=counts)
@@ -200,7 +201,6 @@ class Cells:
         missing_genes: bool = False,
         external_key: str | None = None,
         model: str = "SCVI",
-        counts: bool = True,
     ) -> Cells:
         """Check data for a trained model: genes are found by name in any order, categories by name.
 
@@ -218,8 +218,8 @@ class Cells:
             Fill genes that the data lack with zeros (`present` says which), instead of refusing them.
         external_key
             Key of obsm with an embedding made elsewhere.
-        model, counts
-            As in `from_anndata`.
+        model
+            Name of the model, for messages.
 
         Raises
         ------
@@ -233,8 +233,8 @@ class Cells:
         annotations = annotate(parts, schema)
         warnings = _query_doubts(parts, schema, annotations, present)
         chosen = schema.layer if isinstance(layer, EllipsisType) else layer
-        rows = parts.rows(chosen, schema.gene_names, model=model, counts=counts)
-        if counts:
+        rows = parts.rows(chosen, schema.gene_names, model=model, counts=schema.counts)
+        if schema.counts:
             check_empty_cells(rows, parts.cell_names(), chosen, model=model, all_genes=False)
         record = record_data(rows, present, warnings)
         return replace(_assemble(parts, schema, annotations, rows, record, external_key), present=present)

@@ -26,6 +26,7 @@ class Schema:
     categorical_covariates: dict[str, tuple[str, ...]] = field(default_factory=dict)
     continuous_covariates: dict[str, tuple[float, float]] = field(default_factory=dict)  # mean and scale of the column
     size_factor_key: str | None = None
+    counts: bool = True  # whether the values are counts; otherwise they need only be finite
 
     @property
     def n_genes(self) -> int:
@@ -72,7 +73,8 @@ class Schema:
         DataError
             If fields are missing, unknown or of the wrong type.
         """
-        stored = {"coarser_labels_keys": [], "label_parents": []} | dict(stored)  # which version 0.1.0 did not have
+        later: dict[str, Any] = {"coarser_labels_keys": [], "label_parents": [], "counts": True}  # than version 0.1.0
+        stored = later | dict(stored)
         names = {one.name for one in fields(cls)}
         if set(stored) != names:
             odd = sorted(names.symmetric_difference(stored))
@@ -95,6 +97,7 @@ class Schema:
                 key: _mean_and_scale(value, key) for key, value in _mapping(stored, "continuous_covariates").items()
             },
             size_factor_key=_optional(stored, "size_factor_key"),
+            counts=_flag(stored, "counts"),
         )
 
 
@@ -130,6 +133,13 @@ def _optional(stored: Mapping[str, Any], key: str) -> str | None:
     value = stored[key]
     if not isinstance(value, str | None):
         raise _wrong(key, "a string or null", value)
+    return value
+
+
+def _flag(stored: Mapping[str, Any], key: str) -> bool:
+    value = stored[key]
+    if not isinstance(value, bool):
+        raise _wrong(key, "true or false", value)
     return value
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -77,3 +79,50 @@ class GeneMLP(nn.Module):
 
     def forward(self, x: SparseRows, covariates: Tensor) -> Tensor:
         return self.rest(self.first(x, covariates), covariates)
+
+
+class GeneLinear(nn.Module):
+    """The genes of sparse cells, and covariates, times a weight: the first layer of a network without batch-norm."""
+
+    def __init__(self, n_genes: int, n_covariates: int, n_out: int) -> None:
+        super().__init__()
+        self.gene_weight = nn.Parameter(xavier(n_genes, n_out))
+        self.covariate_weight = nn.Parameter(xavier(n_out, n_covariates) if n_covariates else torch.zeros(n_out, 0))
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: SparseRows, center: Tensor, covariates: Tensor) -> Tensor:
+        """Of x - center, with x (B, G) and center (G,)."""
+        hidden = sparse_linear(x, self.gene_weight) + (self.bias - center @ self.gene_weight)
+        return hidden + linear(covariates, self.covariate_weight) if covariates.shape[1] else hidden
+
+
+class Stack(nn.Module):
+    """Linear layers with ReLU between them: the plain network of siVAE, without batch-norm and dropout."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(xavier_linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def steps(self) -> list[nn.Linear]:
+        """The layers, from input to output."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, layer in enumerate(self.layers):
+            x = layer(x.relu() if i else x)
+        return x
+
+
+def xavier(n_rows: int, n_columns: int) -> Tensor:
+    """A matrix of truncated normal values with variance 2 / (rows + columns)."""
+    spread = (2 / (n_rows + n_columns)) ** 0.5
+    return nn.init.trunc_normal_(torch.empty(n_rows, n_columns), std=spread, a=-2 * spread, b=2 * spread)
+
+
+def xavier_linear(n_in: int, n_out: int) -> nn.Linear:
+    """A linear layer that starts from `xavier` and no bias."""
+    layer = nn.Linear(n_in, n_out)
+    with torch.no_grad():
+        layer.weight.copy_(xavier(n_out, n_in))
+        layer.bias.zero_()
+    return layer

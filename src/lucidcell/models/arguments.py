@@ -44,3 +44,14 @@ def yes_or_no(config: Any, name: str) -> None:
     """Refuse a field that is neither True nor False."""
     if not isinstance(getattr(config, name), bool):
         raise SettingError(f"{name} is {getattr(config, name)!r}; it must be True or False.")
+
+
+def widths(config: Any, name: str) -> None:
+    """Refuse a field that is neither a whole number of at least 1 nor several; make it a list."""
+    value = getattr(config, name)
+    several = [value] if isinstance(value, Integral) else list(value) if isinstance(value, list | tuple) else []
+    if not several or not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in several):
+        raise SettingError(
+            f"{name} is {value!r}; it must be a whole number of at least 1, or a list of them, one for each layer."
+        )
+    object.__setattr__(config, name, [int(n) for n in several])

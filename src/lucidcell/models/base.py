@@ -129,7 +129,7 @@ class Model:
         if resume and checkpoint_dir is None:
             raise SettingError("resume=True needs checkpoint_dir, the folder with the checkpoint to go on from.")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-        self.module = self._new_module(cells, seed)
+        self.module = self._new_module(cells, settings)
         self.record = fit(
             self.module, cells, settings, keep=self._never_held_out(cells, settings), checkpoint_dir=folder,
             resume=resume, progress=progress,
@@ -139,8 +139,8 @@ class Model:
         self.training_facts = storage.training_facts(self.record)
         self._after_training()
 
-    def _new_module(self, cells: Cells, seed: int) -> nn.Module:
-        """An untrained module for `cells`."""
+    def _new_module(self, cells: Cells, settings: Settings) -> nn.Module:
+        """An untrained module for `cells`, drawn with the seed of the settings."""
         raise NotImplementedError
 
     def _never_held_out(self, cells: Cells, settings: Settings) -> np.ndarray | None:

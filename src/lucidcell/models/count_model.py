@@ -15,6 +15,7 @@ import torch
 
 from lucidcell.errors import SettingError
 from lucidcell.maths.likelihoods import gaussian_log_prob
+from lucidcell.maths.sampling import some_rows
 from lucidcell.models.base import Model
 from lucidcell.readouts import (
     differential_expression,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from lucidcell.training.phases import Loss
 
 
+MOST_CHECKED_CELLS = 5000  # by the table of genes in the run folder
+
+
 class CountModel(Model):
     """Shell of the models of counts, with their read-outs. A subclass gives `name`, `config`, `module` and `vae`."""
 
@@ -47,6 +51,19 @@ class CountModel(Model):
     def vae(self) -> SCVIModule:
         """The networks that encode counts to z and decode z to rho."""
         raise NotImplementedError
+
+    @property
+    def of_counts(self) -> bool:
+        """Whether the likelihood is one of counts."""
+        return True
+
+    def require_counts(self, what: str) -> None:
+        """Raise `SettingError` if the likelihood is not one of counts, which `what` needs."""
+        if not self.of_counts:
+            raise SettingError(
+                f"{what} needs a likelihood of counts, and this {type(self).__name__} has a Gaussian one of normalised "
+                "expression; use gene_likelihood='nb', or SCVI."
+            )
 
     def divergence(self, batch: Batch, posterior: Posterior, z: Tensor) -> Tensor:
         """KL divergence of all latent variables from their prior, (B,); at z (B, D) where it has no closed form."""
@@ -159,6 +176,11 @@ class CountModel(Model):
         """Shares of the factors with these scores (n, D) in the variance of the linear predictor, if there is one."""
         return None
 
+    def gene_table(self) -> pd.DataFrame:
+        """What the run folder says of each gene: how well the model reproduces it."""
+        cells = self.cells_of(None)
+        return predictive_check.predictive_check(self, indices=some_rows(len(cells), MOST_CHECKED_CELLS))
+
     def get_normalized_expression(
         self,
         adata: AnnData | None = None,
@@ -220,6 +242,7 @@ class CountModel(Model):
         """Counts drawn from the fitted model for each cell: cells x genes, sparse; a list of them for several draws."""
         from scipy.sparse import csr_matrix, vstack
 
+        self.require_counts("posterior_predictive_sample")
         genes = expression.gene_positions(self, gene_list)
         draws: list[list[csr_matrix]] = [[] for _ in range(n_samples)]
         for _, counts in expression.predictive_draws(
@@ -242,6 +265,7 @@ class CountModel(Model):
 
         `lucidcell.plots.predictive_check` draws the table.
         """
+        self.require_counts("posterior_predictive_check")
         return predictive_check.predictive_check(self, adata, indices, n_samples=n_samples, seed=seed)
 
     def get_elbo(
@@ -296,6 +320,7 @@ class CountModel(Model):
         seed: int = 0,
     ) -> pd.DataFrame:
         """Gene x gene correlation of denoised expression drawn from the posterior."""
+        self.require_counts("get_feature_correlation_matrix")
         return expression.gene_correlation(
             self, adata, indices, n_samples=n_samples, transform_batch=transform_batch,
             correlation_type=correlation_type, rna_size_factor=rna_size_factor, seed=seed,
@@ -307,6 +332,7 @@ class CountModel(Model):
         """Parameters of p(x | z, l) at the posterior mean, each (n, G): "mean", and as the likelihood has them
         "theta" (inverse dispersion) and "dropout" (probability).
         """  # noqa: D205
+        self.require_counts("get_likelihood_parameters")
         batches = self.batches(self.cells_of(adata, indices))
         with torch.no_grad():
             found = [expression.likelihood_parameters(self, batch, [None], use_mean=True) for batch in batches]
@@ -414,6 +440,7 @@ class CountModel(Model):
         SettingError
             If a group is unknown, the groups overlap, or an argument has no meaning.
         """
+        self.require_counts("differential_expression")
         settings = differential_expression.Settings(
             mode, delta, fdr, pairs, calibrate, batch_correction, batch_average, batch_weights, n_samples_overall,
             pseudocounts, scanvi_latent, seed,

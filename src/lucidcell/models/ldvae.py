@@ -58,6 +58,8 @@ from lucidcell.readouts.random import seeded
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from lucidcell.training.settings import Settings
+
 EPS, MOMENTUM = 1e-3, 0.05  # of the batch-norm after the decoder; the running moments serve validation only
 WEIGHT_PACE, GAMMA_PACE = 16.0, 4.0  # how much farther than other parameters Adam moves W and gamma (LOG.md)
 FIRST_GAMMA = 0.3  # of every gene's logit, its standard deviation in the beginning
@@ -283,9 +285,9 @@ class LDVAE(CountModel):
             module = LDVAEModule(config, Sizes.of(cells.schema))
         self._start(config, module, cells.schema, cells)
 
-    def _new_module(self, cells: Cells, seed: int) -> LDVAEModule:
+    def _new_module(self, cells: Cells, settings: Settings) -> LDVAEModule:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(settings.seed)
             module = LDVAEModule(self.config, Sizes.of(cells.schema))
         initial.from_data(module, cells)
         return module

@@ -111,11 +111,12 @@ def fill_missing(vae: SCVIModule, cells: Cells) -> Cells:
     for start in range(0, len(cells), CELLS_AT_A_TIME):
         batch = cells.take(np.arange(start, min(start + CELLS_AT_A_TIME, len(cells))))
         z = vae.link(vae.encode(batch).mu)
-        rho = vae.decode(z, vae.design(batch)).exp()[:, missing]
-        observed_share = (1 - rho.sum(1, keepdim=True)).clamp(min=LEAST_OBSERVED)
+        rho = vae.expression(z, vae.design(batch))[:, missing]
         counts = batch.counts.dense()
-        observed = counts.sum(1, keepdim=True)
-        counts[:, missing] = rho / observed_share * observed
+        if cells.schema.counts:
+            observed_share = (1 - rho.sum(1, keepdim=True)).clamp(min=LEAST_OBSERVED)
+            rho = rho / observed_share * counts.sum(1, keepdim=True)
+        counts[:, missing] = rho
         completed.append(csr_matrix(counts.numpy()))
     filled = vstack(completed, format="csr")
     library = cells.library if cells.schema.size_factor_key else np.asarray(filled.sum(1)).ravel().astype(np.float32)

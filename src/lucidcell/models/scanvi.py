@@ -506,14 +506,14 @@ class SCANVI(CountModel):
         with torch.random.fork_rng(devices=[]):
             self._start(config, _module(config, cells.schema), cells.schema, cells)
 
-    def _new_module(self, cells: Cells, seed: int) -> SCANVIModule:
+    def _new_module(self, cells: Cells, settings: Settings) -> SCANVIModule:
         if self.config.from_scvi and self.start is None:
             raise DataError(
                 "this model started from a trained SCVI, which is not part of its run folder; make it anew with "
                 "SCANVI.from_scvi_model to train it again."
             )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(settings.seed)
             module = _module(self.config, cells.schema)
         if self.start is None:
             initial.from_data(module.vae, cells)

@@ -55,6 +55,8 @@ from lucidcell.training.schedule import warm_up
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from lucidcell.training.settings import Settings
+
 SMALLEST_VARIANCE = 1e-4
 CHOICES = {
     "gene_likelihood": ("nb", "zinb", "poisson"),
@@ -131,19 +133,23 @@ class SCVIModule(nn.Module):
         super().__init__()
         self.config, self.sizes = config, sizes
         n_design = sizes.n_covariates + sizes.n_batches
-        n_encoded = n_design if config.encode_covariates else 0
-        hidden, latent = config.n_hidden, config.n_latent
-        self.encoder = GeneMLP(sizes.n_genes, n_encoded, hidden, config.n_layers, config.dropout_rate)
-        self.z_mean, self.z_variance = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
-        if not config.use_observed_lib_size:
-            self.library_encoder = GeneMLP(sizes.n_genes, n_encoded, hidden, 1, config.dropout_rate)
-            self.library_mean, self.library_variance = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
+        self.make_encoder(n_design if config.encode_covariates else 0)
         self.make_decoder(n_design)
-        if config.gene_likelihood != "poisson":
+        if config.gene_likelihood in ("nb", "zinb"):
             groups = {"gene": 1, "gene-batch": sizes.n_batches, "gene-label": sizes.n_labels}[config.dispersion]
             self.log_theta = nn.Parameter(torch.zeros(groups, sizes.n_genes))
         self.register_buffer("one_hot", torch.eye(sizes.n_batches), persistent=False)
         self.register_buffer("library_prior", torch.zeros(sizes.n_batches, 2))  # mean and sd of log library by batch
+
+    def make_encoder(self, n_encoded: int) -> None:
+        """The networks from the genes, and `n_encoded` columns of the design, to q(z | x) and q(log l | x)."""
+        config, n_genes = self.config, self.sizes.n_genes
+        hidden, latent = config.n_hidden, config.n_latent
+        self.encoder = GeneMLP(n_genes, n_encoded, hidden, config.n_layers, config.dropout_rate)
+        self.z_mean, self.z_variance = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+        if not config.use_observed_lib_size:
+            self.library_encoder = GeneMLP(n_genes, n_encoded, hidden, 1, config.dropout_rate)
+            self.library_mean, self.library_variance = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
 
     def make_decoder(self, n_design: int) -> None:
         """The networks from z and the design to the genes."""
@@ -214,6 +220,10 @@ class SCVIModule(nn.Module):
     def decode(self, z: Tensor, design: Tensor) -> Tensor:
         """log rho, (B, G): log share of each gene in the cell's counts."""
         return torch.log_softmax(linear(*self.logits(z, design)), dim=1)
+
+    def expression(self, z: Tensor, design: Tensor) -> Tensor:
+        """Expected share of each gene in the cell's counts, (B, G)."""
+        return self.decode(z, design).exp()
 
     def dropout(self, z: Tensor, design: Tensor) -> Tensor:
         """Probability that a count is left out, (B, G); ZINB only."""
@@ -408,9 +418,9 @@ class SCVI(CountModel):
             module = SCVIModule(config, Sizes.of(cells.schema))
         self._start(config, module, cells.schema, cells)
 
-    def _new_module(self, cells: Cells, seed: int) -> SCVIModule:
+    def _new_module(self, cells: Cells, settings: Settings) -> SCVIModule:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(settings.seed)
             module = SCVIModule(self.config, Sizes.of(cells.schema))
         initial.from_data(module, cells)
         return module

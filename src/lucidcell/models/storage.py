@@ -40,6 +40,8 @@ MODELS = {  # the only classes that a file can name
     "SCVI": "lucidcell.models.scvi",
     "SCANVI": "lucidcell.models.scanvi",
     "LDVAE": "lucidcell.models.ldvae",
+    "SIVAE": "lucidcell.models.sivae",
+    "VAE": "lucidcell.models.vae",
 }
 REPORTED = {"epochs", "best_epoch", "stopped", "seconds"}  # of the training record, which is shown
 PACKAGES = ("lucidcell", "torch", "numpy", "scipy", "pandas", "anndata")

@@ -9,6 +9,8 @@ from lucidcell.plots.factor_pairs import factor_density, factor_pair, loadings_r
 from lucidcell.plots.factors import factor_shares, label_means, loadings_bars
 from lucidcell.plots.heatmap import heatmap
 from lucidcell.plots.integration import integration
+from lucidcell.plots.networks import centrality_ranking, network_drawing
+from lucidcell.plots.populations import association_bars, population_embedding
 from lucidcell.plots.reconstruction import predictive_check, reconstruction
 from lucidcell.plots.stability import selection_curve, stability_heatmap
 from lucidcell.plots.style import style
@@ -16,7 +18,9 @@ from lucidcell.plots.taxonomy import taxonomy_levels
 from lucidcell.plots.training import kl_curve, training_curves
 
 __all__ = [
+    "association_bars",
     "calibration_curve",
+    "centrality_ranking",
     "confusion_matrix",
     "embedding",
     "enrichment_dots",
@@ -32,6 +36,8 @@ __all__ = [
     "loadings_bars",
     "loadings_rank",
     "marker_dots",
+    "network_drawing",
+    "population_embedding",
     "predictive_check",
     "reconstruction",
     "running_score",

@@ -56,7 +56,7 @@ def sampled_rho(model: CountModel, batch: Batch, codes: Sequence[int | None], *,
     vae = model.vae
     posterior = vae.encode(batch)
     z = vae.link(posterior.mu) if use_mean else vae.sample_z(posterior)
-    rhos = [vae.decode(z, vae.design(as_batch(batch, code))).exp() for code in codes]
+    rhos = [vae.expression(z, vae.design(as_batch(batch, code))) for code in codes]
     return torch.stack(rhos).mean(0)
 
 

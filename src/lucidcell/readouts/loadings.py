@@ -40,9 +40,10 @@ def mean_jacobian(model: CountModel, seed: int = 0) -> pd.DataFrame:
     table = pd.DataFrame(
         (total / len(cells)).numpy(), index=pd.Index(model.schema.gene_names, name="gene"), columns=model.factor_names
     )
+    what = "log expression" if model.of_counts else "scaled expression"
     table.attrs = {
-        "how": f"mean Jacobian of log expression over {len(cells)} cells",
-        "unit": "change of log expression per unit of the factor",
+        "how": f"mean Jacobian of {what} over {len(cells)} cells",
+        "unit": f"change of {what} per unit of the factor",
         "sign": "positive: the gene rises with the factor",
         "rotation": "none",
     }

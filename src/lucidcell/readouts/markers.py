@@ -28,7 +28,7 @@ def markers(model: CountModel) -> pd.DataFrame | None:
     Columns gene, group1, n_cells, n_rising (genes that rise, at an expected false discovery rate of 0.05) and those of
     `differential_expression`; a row for each gene that is among the first ten of any label, and each label.
     """
-    if model.schema.labels_key is None:
+    if model.schema.labels_key is None or not model.of_counts:
         return None
     groups = model.own_groups(None)
     sizes = np.bincount(groups.codes[groups.codes >= 0], minlength=len(groups.names))

@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lucidcell.errors import DataError
-from lucidcell.maths.sampling import some_rows
 from lucidcell.readouts.latent import latent_distribution
 from lucidcell.readouts.markers import markers
-from lucidcell.readouts.predictive_check import predictive_check
 from lucidcell.readouts.shares import mean_kl
 from lucidcell.readouts.uncorrected import uncorrected
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from lucidcell.models.count_model import CountModel
-
-MOST_CHECKED_CELLS = 5000
 
 
 def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
@@ -36,9 +32,9 @@ def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
         "latent": latent.assign(cell=cells.cell_names)[["cell", *loadings.columns]],
         "loadings": _with_index(loadings),
         "factors": _factor_table(model, latent),
-        "genes": _with_index(predictive_check(model, indices=some_rows(len(cells), MOST_CHECKED_CELLS))),
+        "genes": _with_index(model.gene_table()),
     }
-    if cells.schema.n_batches > 1:
+    if cells.schema.n_batches > 1 and cells.schema.counts:
         tables["uncorrected"] = uncorrected(cells)
     found = markers(model)
     return tables if found is None else tables | {"markers": found}

@@ -134,7 +134,7 @@ class _Loop:
             self.module.to(self.device).train()
             phases = cast(Trainable, self.module).phases()
             assert self.settings.max_epochs is not None
-            plan = epochs_per_phase(phases, self.settings.max_epochs)
+            plan = epochs_per_phase(phases, self.settings.max_epochs, len(self.train_rows))
             self.n_planned = sum(plan)
             self.identity = _identity(self.module, phases, self.cells, self.settings) if self.folder else {}
             checkpoint = Checkpoint.read(self.folder) if resume and self.folder else None
@@ -188,7 +188,9 @@ class _Loop:
         return stopped
 
     def _epochs(self, phase: Phase, n_epochs: int, optimizers: dict[str, Adam], bar: tqdm) -> str:
-        state = self.state
+        state, low = self.state, self.settings.precision == "bfloat16"
+        wide = self.device.type == "cuda" or phase.large_products
+        torch.set_float32_matmul_precision("medium" if low and wide else "highest")  # `environment` restores it
         patience = early_stopping_patience(n_epochs)
         first_considered = math.ceil(phase.warmup * n_epochs)
         while state.epoch < n_epochs:
@@ -222,10 +224,12 @@ class _Loop:
         state, settings, optimizer = self.state, self.settings, optimizers["phase"]
         assert settings.batch_size is not None
         assert settings.learning_rate is not None
-        order = list(shuffled_batches(self.train_rows, settings.batch_size, settings.seed, len(state.rows)))
+        rows = self.train_rows if phase.n_items is None else np.arange(phase.n_items)
+        order = list(shuffled_batches(rows, settings.batch_size, settings.seed, len(state.rows)))
         per_epoch = len(order)
         self._train_only(phase.parameters)
-        ahead: Callable[[], Batch] = partial(self.cells.take, order[min(state.step, per_epoch - 1)])
+        take: Callable[[np.ndarray], Any] = self.cells.take if phase.n_items is None else torch.from_numpy
+        ahead: Callable[[], Batch | Tensor] = partial(take, order[min(state.step, per_epoch - 1)])
         for step in range(state.step, per_epoch):
             progress = (state.epoch * per_epoch + step) / (n_epochs * per_epoch)
             batch = ahead().to(self.device)
@@ -233,13 +237,13 @@ class _Loop:
             objective = loss.objective
             self._guard(loss, objective.item(), phase, step)
             if step + 1 < per_epoch:  # while the gradients go back
-                ahead = threads.start(partial(self.cells.take, order[step + 1]))
+                ahead = threads.start(partial(take, order[step + 1]))
             objective.backward()
             if settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(optimizer.parameters, settings.gradient_clip)
             optimizer.step(settings.learning_rate * one_cycle(progress))
             optimizer.clear_gradients()
-            self._add(loss, objective.item(), batch.n_cells)
+            self._add(loss, objective.item())
             state.step = step + 1
             if step + 1 < per_epoch:
                 self._checkpoint_if_due(optimizers)
@@ -263,8 +267,8 @@ class _Loop:
         for parameter in self.module.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
 
-    def _add(self, loss: Loss, objective: float, n_cells: int) -> None:
-        state = self.state
+    def _add(self, loss: Loss, objective: float) -> None:
+        state, n_cells = self.state, loss.n_cells
         means = {name: value.item() for name, value in loss.dataset.items()} | {"loss": objective}
         sums = {name: float(value) for name, value in loss.terms.items()}
         for name, value in (sums | {name: mean * n_cells for name, mean in means.items()}).items():
@@ -287,7 +291,7 @@ class _Loop:
         state = self.state
         row: dict[str, Any] = {"epoch": len(state.rows) + 1, "phase": phase.name}
         row |= {f"train_{name}": value / state.n_seen for name, value in state.sums.items()}
-        if len(self.validation_rows):
+        if len(self.validation_rows) and phase.n_items is None:
             terms, of_data_set = self.validate(phase)
             elbo = sum(terms.values())
             row["validation_negative_elbo"] = elbo
@@ -378,16 +382,19 @@ def _identity(module: nn.Module, phases: list[Phase], cells: Cells, settings: Se
     for array in (cells.library, cells.batch, cells.label, cells.covariates):
         data = zlib.crc32(array.tobytes(), data)
     weights = [(name, list(value.shape)) for name, value in module.state_dict().items()]
-    course = [(one.name, one.share, one.warmup, one.turn and one.turn.steps) for one in phases]
+    course = [(one.name, one.share, one.warmup, one.n_items, one.turn and one.turn.steps) for one in phases]
     structure = zlib.crc32(repr((weights, course)).encode())
     checksums = {"checksum of the data": data, "checksum of the structure": structure}
     return asdict(settings) | {"n_cells": len(cells)} | checksums
 
 
-def epochs_per_phase(phases: list[Phase], max_epochs: int) -> list[int]:
-    """Share out the epochs; every phase gets at least one."""
+def epochs_per_phase(phases: list[Phase], max_epochs: int, n_train: int) -> list[int]:
+    """Share out the steps of so many epochs; every phase gets at least one epoch of its own."""
     shares = sum(phase.share for phase in phases)
-    return [max(1, round(max_epochs * phase.share / shares)) for phase in phases]
+    lengths = [n_train if phase.n_items is None else phase.n_items for phase in phases]
+    return [
+        max(1, round(max_epochs * phase.share / shares * n_train / n)) for phase, n in zip(phases, lengths, strict=True)
+    ]
 
 
 def early_stopping_patience(n_epochs: int) -> int:

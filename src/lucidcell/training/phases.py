@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class Loss(NamedTuple):
-    """Loss of one batch, kept apart by what it is summed over, so that ranks and short batches count once."""
+    """Loss of one batch, kept apart by what it is summed over, so that ranks and short batches count once.
+
+    In a phase that passes over other items, these take the place of the cells.
+    """
 
     cells: Tensor  # scalar, differentiable: sum over the batch's cells, in nats
     n_cells: int
@@ -46,11 +49,13 @@ class Phase:
     """One stretch of training: a loss over some of the module's parameters; the others stay as they are."""
 
     name: str
-    loss: Callable[[Batch, float], Loss]  # batch, progress in [0, 1] -> loss
+    loss: Callable[[Any, float], Loss]  # Batch (of items: their positions), progress in [0, 1] -> loss
     parameters: Sequence[nn.Parameter]
-    share: float = 1.0  # of the planned epochs
+    share: float = 1.0  # of the planned steps
     warmup: float = 0.0  # fraction of the phase before which early stopping does not look
     turn: Turn | None = None  # after every epoch
+    large_products: bool = False  # whether its plain products are so large that the CPU gains by bfloat16 operands
+    n_items: int | None = None  # what it passes over instead of the cells, such as genes; none of them is held out
 
 
 class Trainable(Protocol):

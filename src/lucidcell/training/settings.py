@@ -126,7 +126,6 @@ def environment(settings: Settings) -> Iterator[None]:
     cuda = [torch.cuda.current_device()] if settings.device.startswith("cuda") else []
     low = settings.precision == "bfloat16"
     with threads.limit(settings.num_threads), torch.random.fork_rng(devices=cuda), low_precision(low):
-        torch.set_float32_matmul_precision("medium" if low and cuda else "highest")
         torch.manual_seed(settings.seed)
         try:
             yield

@@ -18,7 +18,7 @@ _WORST = 20
 def reconstruction(run: Run) -> Section | None:
     """Compare mean, spread and zeros of each gene; None for a run without these tables."""
     genes = run.genes
-    if genes is None or genes.empty:
+    if genes is None or genes.empty or "mean_observed" not in genes:
         return None
     return Section("Reconstruction", [Row([_means(genes), _worst(genes)]), _spread_and_zeros(genes)])
 
