@@ -396,9 +396,7 @@ def check_fault(case: Case, fault: Fault) -> None:
         assert z.shape[1] == model.config.n_latent
         assert np.isfinite(z).all()
         of_last = model.history[model.history["phase"] == model.history["phase"].iloc[-1]]
-        numbers = of_last.dropna(axis=1, how="all").select_dtypes(
-            "number"
-        )  # a phase leaves the columns of others empty
+        numbers = of_last.dropna(axis=1, how="all").select_dtypes("number")  # without the columns of other phases
         assert np.isfinite(numbers.to_numpy()).all()
     assert before is None or fingerprint(adata) == before, "the user's data were changed"
 
