@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lucidcell.cells.batch import SparseRows
+from lucidcell.maths.chain import Affine
 from lucidcell.maths.normalise import linear_norm_relu_dropout, norm_relu_dropout
 from lucidcell.maths.sparse import sparse_linear
 
@@ -29,6 +30,12 @@ class Layer(nn.Module):
         inputs = torch.cat([x, covariates], dim=1) if covariates.shape[1] else x
         return linear_norm_relu_dropout(inputs, self.linear, self.norm, self.dropout)
 
+    def affine(self, covariates: Tensor) -> Affine:
+        """The layer outside training, of x alone."""
+        n_in = self.linear.in_features - covariates.shape[1]
+        weight, effects = self.linear.weight.split([n_in, covariates.shape[1]], dim=1)
+        return fold(weight, linear(covariates, effects, self.linear.bias), self.norm)
+
 
 class GeneLayer(nn.Module):
     """The same for the counts of G genes; the genes' weight is (G, n_out), so that only expressed genes are read."""
@@ -47,6 +54,10 @@ class GeneLayer(nn.Module):
         if covariates.shape[1]:
             hidden = hidden + linear(covariates, self.covariate_weight)
         return norm_relu_dropout(hidden, self.bias, self.norm, self.dropout)
+
+    def affine(self, covariates: Tensor) -> Affine:
+        """The layer outside training, of dense x alone."""
+        return fold(self.gene_weight.t(), linear(covariates, self.covariate_weight, self.bias), self.norm)
 
 
 class MLP(nn.Module):
@@ -68,6 +79,10 @@ class MLP(nn.Module):
             x = layer(x, covariates)
         return x
 
+    def chain(self, covariates: Tensor) -> list[Affine]:
+        """The network outside training, of x alone."""
+        return [layer.affine(covariates) for layer in self.blocks()]
+
 
 class GeneMLP(nn.Module):
     """`MLP` whose input is sparse genes."""
@@ -79,6 +94,10 @@ class GeneMLP(nn.Module):
 
     def forward(self, x: SparseRows, covariates: Tensor) -> Tensor:
         return self.rest(self.first(x, covariates), covariates)
+
+    def chain(self, covariates: Tensor) -> list[Affine]:
+        """The network outside training, of dense x alone."""
+        return [self.first.affine(covariates), *self.rest.chain(covariates)]
 
 
 class GeneLinear(nn.Module):
@@ -94,6 +113,10 @@ class GeneLinear(nn.Module):
         """Of x - center, with x (B, G) and center (G,)."""
         hidden = sparse_linear(x, self.gene_weight) + (self.bias - center @ self.gene_weight)
         return hidden + linear(covariates, self.covariate_weight) if covariates.shape[1] else hidden
+
+    def shift(self, covariates: Tensor) -> Tensor:
+        """What comes to the genes' part, (B, n_out)."""
+        return linear(covariates, self.covariate_weight, self.bias)
 
 
 class Stack(nn.Module):
@@ -111,6 +134,19 @@ class Stack(nn.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x.relu() if i else x)
         return x
+
+    def chain(self) -> list[Affine]:
+        """The network as a chain; ReLU after all layers but the last."""
+        steps = self.steps()
+        return [Affine(step.weight, step.bias, relu=step is not steps[-1]) for step in steps]
+
+
+def fold(weight: Tensor, shift: Tensor, norm: nn.BatchNorm1d) -> Affine:
+    """x W' + shift, batch-norm with its running moments, and ReLU, as one layer."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return Affine(scale[:, None] * weight, scale * (shift - norm.running_mean) + norm.bias, relu=True)
 
 
 def xavier(n_rows: int, n_columns: int) -> Tensor:

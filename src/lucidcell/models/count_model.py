@@ -18,6 +18,7 @@ from lucidcell.maths.likelihoods import gaussian_log_prob
 from lucidcell.maths.sampling import some_rows
 from lucidcell.models.base import Model
 from lucidcell.readouts import (
+    attribution,
     differential_expression,
     expression,
     latent,
@@ -157,6 +158,74 @@ class CountModel(Model):
         """
         self.rotation(rotate)
         return loadings.mean_jacobian(self)
+
+    def get_attributions(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        method: str = "gradient_x_input",
+        of: str = "decoder",
+        summary: str = "pca",
+        baseline: str = "zero",
+        mode: str = "auto",
+        n_evaluations: int | None = None,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Genes x factors: how much each factor moves each gene, by a method that explains any neural network.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to score; for None at most 5,000 of the training data, for Shapley values 1,000.
+        method
+            "saliency" (derivatives, with their signs), "gradient_x_input", "integrated_gradients", "deeplift" (rescale
+            rule) or "shapley".
+        of
+            "decoder": what a factor does to a gene's log expression, or to its scaled expression for a Gaussian;
+            "encoder": what a gene does to a factor's posterior mean.
+        summary
+            Of the cells: "pca", their first principal component through zero, times the root of its eigenvalue;
+            "pca_centred", around their mean (as in the paper; it sees nothing that is the same in all cells); "mean"
+            or "mean_abs".
+        baseline
+            Where all but saliency start from: "zero", or the "mean" of the cells.
+        mode
+            "forward" (one factor, all genes at a time), "reverse", or "auto" for what is cheaper. The numbers agree.
+        n_evaluations
+            Points on the line of integrated gradients (None: 32), or orders of Shapley values (None: 24).
+        seed
+            Of the orders.
+
+        Returns
+        -------
+        DataFrame (G, D) with `attrs` that say how it was derived, and in "explained" which share of the scores'
+        squares the principal component of each factor holds.
+
+        Raises
+        ------
+        SettingError
+            If an argument has no meaning.
+        """
+        return attribution.attributions(
+            self, adata, indices, attribution.How(method, of, mode, baseline, n_evaluations, seed), summary
+        )
+
+    def get_cell_attributions(
+        self,
+        factor: str,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        method: str = "gradient_x_input",
+        of: str = "decoder",
+        baseline: str = "zero",
+        n_evaluations: int | None = None,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Cells x genes: the scores of one factor that `get_attributions` sums up; arguments as there."""
+        how = attribution.How(method, of, "auto", baseline, n_evaluations, seed)
+        return attribution.cell_attributions(self, factor, adata, indices, how)
 
     def mean_counts(self) -> np.ndarray:
         """Mean count of each gene in the model's own cells, (G,)."""

@@ -45,6 +45,7 @@ from lucidcell.cells.batch import Batch
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import SettingError
+from lucidcell.maths.chain import Affine
 from lucidcell.maths.folded_norm import fold_batch_norm
 from lucidcell.maths.sampling import some_rows
 from lucidcell.models import initial
@@ -152,6 +153,11 @@ class LDVAEModule(SCVIModule):
             return self.free_weight(), self.gene_bias()
         scale = self.free_gamma() * torch.rsqrt(self.running_variance + EPS)
         return scale[:, None] * self.free_weight(), self.beta - scale * self.running_mean
+
+    def decoder_chain(self, design: Tensor) -> list[Affine]:
+        weight, bias = self.folded()
+        of_z, of_design = weight.split([self.config.n_latent, design.shape[1]], dim=1)
+        return [Affine(of_z, torch.nn.functional.linear(design, of_design, bias), relu=False)]
 
     def penalties(self, logits: LinearMap) -> dict[str, Tensor]:
         if not self.config.l1:

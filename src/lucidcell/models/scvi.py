@@ -41,6 +41,7 @@ from lucidcell.cells.batch import Batch, SparseRows
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError, SettingError
+from lucidcell.maths.chain import Affine
 from lucidcell.maths.divergences import kl_gaussians, kl_standard_normal
 from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
 from lucidcell.maths.gaussian import Draw, draw_gaussian
@@ -271,6 +272,26 @@ class SCVIModule(nn.Module):
             dropout_weight=self.dropout_logit.weight if zinb else None,
             dropout_bias=self.dropout_logit.bias if zinb else None,
         )
+
+    # --- the networks as chains, outside training ---
+
+    @property
+    def softmax(self) -> bool:
+        """Whether the decoder ends in a softmax over genes."""
+        return True
+
+    def decoder_chain(self, design: Tensor) -> list[Affine]:
+        """From z to the logits, for cells with this design (B, P)."""
+        return [*self.decoder.chain(design), Affine(self.rho.weight, self.rho.bias, relu=False)]
+
+    def encoder_chain(self, covariates: Tensor) -> list[Affine]:
+        """From the dense x of `dense_inputs` to mu, for cells with these covariates."""
+        return [*self.encoder.chain(covariates), Affine(self.z_mean.weight, self.z_mean.bias, relu=False)]
+
+    def dense_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """x (B, G) as the encoder sees it, 0 for its baseline, and the covariates."""
+        x, covariates = self.encoder_inputs(batch)
+        return x.dense(), covariates
 
     # --- objective ---
 

@@ -36,6 +36,7 @@ from torch.nn.functional import linear, softplus
 from lucidcell.cells.batch import Batch, SparseRows
 from lucidcell.cells.cells import Cells
 from lucidcell.errors import SettingError
+from lucidcell.maths.chain import Affine
 from lucidcell.maths.fused import LogLikelihood
 from lucidcell.maths.networks import GeneLinear, Stack, xavier, xavier_linear
 from lucidcell.models import initial
@@ -224,6 +225,25 @@ class VAEModule(SCVIModule):
             mean = torch.addmm(logits.bias[chosen], logits.inputs, logits.weight[chosen].t())
             total = total + (x - mean).square().sum(1)
         return total
+
+    # --- the networks as chains ---
+
+    def decoder_chain(self, design: Tensor) -> list[Affine]:
+        n_latent = self.config.n_latent
+        if self.config.linear_decoder:
+            return [Affine(self.weight[:, :n_latent], linear(design, self.weight[:, n_latent:], self.bias), relu=False)]
+        first, *others = self.decoder.chain()  # type: ignore[call-arg]
+        effects = linear(design, first.weight[:, n_latent:], first.shift)
+        first = Affine(first.weight[:, :n_latent], effects, first.relu)
+        return [first, *others, Affine(self.weight, self.bias, relu=False)]
+
+    def encoder_chain(self, covariates: Tensor) -> list[Affine]:
+        first = Affine(self.first.gene_weight.t(), self.first.shift(covariates), relu=True)
+        hidden = [layer._replace(relu=True) for layer in self.encoder.chain()]  # type: ignore[call-arg]
+        return [first, *hidden, Affine(self.z_mean.weight, self.z_mean.bias, relu=False)]
+
+    def dense_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.target(batch), self.design(batch)
 
     # --- objective ---
 

@@ -1,0 +1,177 @@
+"""One number for each gene from its scores in many cells, which come a batch at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lucidcell.maths.chain import Changes
+
+WORDS = {
+    "pca": "first principal component through zero",
+    "pca_centred": "first principal component",
+    "mean": "mean",
+    "mean_abs": "mean of absolute values",
+}
+SUMMARIES = tuple(WORDS)
+WIDEST_GRAM = 4096  # above it, principal components come from a sketch
+DIRECTIONS_OF_SKETCH = 32
+
+
+class Summary(Protocol):
+    """Scores (B, 1, G) come in; a column (G,) goes out."""
+
+    @property
+    def share(self) -> float:
+        """Of the scores' squares that the column accounts for, if it is a principal component; else NaN."""
+
+    def add(self, scores: Changes, sign: Tensor | None) -> None:
+        """Take in some cells; `sign` (B, 1 or G) is that of the inputs, None where the scores do not contain them."""
+
+    def column(self, basis: Tensor | None) -> np.ndarray:
+        """The summary, (G,)."""
+
+
+def entries(width: int) -> int:
+    """Numbers that the summary of one factor holds, for scores with `width` coefficients."""
+    return width * (width if width <= WIDEST_GRAM else DIRECTIONS_OF_SKETCH)
+
+
+def new_summary(name: str, n_genes: int, width: int) -> Summary:
+    """The summary called `name`, for scores with `width` coefficients."""
+    if name == "mean":
+        return _Mean(width)
+    if name == "mean_abs":
+        return _MeanAbsolute(n_genes)
+    return (_Gram if width <= WIDEST_GRAM else _Sketch)(width, centred=name == "pca_centred")
+
+
+class _Mean:
+    share = float("nan")
+
+    def __init__(self, width: int) -> None:
+        self.n, self.total = 0, torch.zeros(width, dtype=torch.float64)
+
+    def add(self, scores: Changes, sign: Tensor | None) -> None:
+        self.n += len(scores.coefficients)
+        self.total += scores.coefficients[:, 0].double().sum(0)
+
+    def column(self, basis: Tensor | None) -> np.ndarray:
+        return times_basis(self.total / self.n, basis).numpy()
+
+
+class _MeanAbsolute:
+    share = float("nan")
+
+    def __init__(self, n_genes: int) -> None:
+        self.n, self.total = 0, torch.zeros(n_genes, dtype=torch.float64)
+
+    def add(self, scores: Changes, sign: Tensor | None) -> None:
+        self.n += len(scores.coefficients)
+        self.total += scores.dense()[:, 0].abs().double().sum(0)
+
+    def column(self, basis: Tensor | None) -> np.ndarray:
+        return (self.total / self.n).numpy()
+
+
+class _Principal:
+    """First principal component: its direction times the root of its eigenvalue.
+
+    Its sign is that of the scores when every input has the sign +1, so that a gene above zero rises with the factor.
+    """
+
+    share = float("nan")
+
+    def __init__(self, width: int, *, centred: bool) -> None:
+        self.n, self.centred = 0, centred
+        self.total, self.aligned = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+
+    def add(self, scores: Changes, sign: Tensor | None) -> None:
+        x = scores.coefficients[:, 0]
+        self.n += len(x)
+        self.total += x.sum(0)
+        self.aligned += (x if sign is None else x * sign).sum(0)
+        self._take(x)
+
+    def _take(self, x: Tensor) -> None:
+        raise NotImplementedError
+
+    def _signed(self, column: Tensor, basis: Tensor | None) -> np.ndarray:
+        turned = float(column @ times_basis(self.aligned, basis)) < 0
+        return (-column if turned else column).numpy()
+
+
+class _Gram(_Principal):
+    """From the second moments of the coefficients."""
+
+    def __init__(self, width: int, *, centred: bool) -> None:
+        super().__init__(width, centred=centred)
+        self.moments = torch.zeros(width, width)
+
+    def _take(self, x: Tensor) -> None:
+        self.moments.addmm_(x.t(), x)
+
+    def column(self, basis: Tensor | None) -> np.ndarray:
+        from scipy.linalg import eigh
+
+        covariance = self.moments.double() / self.n
+        if self.centred:
+            mean = self.total / self.n
+            covariance = covariance - torch.outer(mean, mean)
+        root = None if basis is None else root_of_gram(basis)
+        of_scores = covariance if root is None else root @ covariance @ root.t()  # the eigenvalues of the scores' own
+        size = float(of_scores.trace())
+        if size <= 0:
+            return times_basis(torch.zeros_like(self.total), basis).numpy()
+        last = len(of_scores) - 1
+        value, vector = eigh(of_scores.numpy(), subset_by_index=[last, last])
+        self.share = float(value[0]) / size
+        along = torch.from_numpy(vector[:, 0])
+        direction = covariance @ (along if root is None else root.t() @ along)
+        return self._signed(times_basis(direction / max(float(value[0]), 1e-300) ** 0.5, basis), basis)
+
+
+class _Sketch(_Principal):
+    """From the leading directions so far and the new cells together, batch by batch: for very many genes."""
+
+    def __init__(self, width: int, *, centred: bool) -> None:
+        super().__init__(width, centred=centred)
+        self.rows, self.squares = torch.zeros(0, width), 0.0
+
+    def _take(self, x: Tensor) -> None:
+        self.squares += float(x.double().square().sum())
+        stacked = torch.cat([self.rows, x])
+        values, vectors = torch.linalg.eigh((stacked @ stacked.t()).double())
+        kept = vectors[:, -DIRECTIONS_OF_SKETCH:].to(x.dtype)
+        self.rows = kept.t() @ stacked
+
+    def column(self, basis: Tensor | None) -> np.ndarray:
+        assert basis is None
+        mean = (self.total / self.n).to(self.rows.dtype)
+        stacked, size = self.rows / self.n**0.5, self.squares / self.n
+        signs = torch.ones(len(stacked), dtype=torch.float64)
+        if self.centred:  # less the outer product of the mean
+            stacked, signs = torch.cat([stacked, mean[None]]), torch.cat([signs, -signs[:1]])
+            size -= float(mean.double().square().sum())
+        axes, triangle = torch.linalg.qr(stacked.t().double())
+        values, vectors = torch.linalg.eigh(triangle @ (signs[:, None] * triangle.t()))
+        if size <= 0 or values[-1] <= 0:
+            return np.zeros(len(mean))
+        self.share = float(values[-1]) / size
+        return self._signed(axes @ vectors[:, -1] * values[-1].sqrt(), None)
+
+
+def times_basis(coefficients: Tensor, basis: Tensor | None) -> Tensor:
+    """The genes' numbers (G,) for coefficients (H,)."""
+    return coefficients if basis is None else (basis @ coefficients.to(basis.dtype)).double()
+
+
+def root_of_gram(basis: Tensor) -> Tensor:
+    """R with R'R = basis' basis."""
+    values, vectors = torch.linalg.eigh((basis.t() @ basis).double())
+    return values.clamp(min=0).sqrt()[:, None] * vectors.t()
