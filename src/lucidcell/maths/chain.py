@@ -150,9 +150,8 @@ def of_hidden(change: Tensor, taken_off: Tensor | None, weight: Tensor) -> Chang
     if taken_off is None:
         return Changes(change, weight)
     ones = weight.new_ones(len(weight), 1)
-    return Changes(
-        torch.cat([change, -taken_off[:, :, None].expand(len(change), -1, -1)], 2), torch.cat([weight, ones], 1)
-    )
+    one_more = -taken_off[:, :, None]  # of a basis vector that is 1 for all outputs
+    return Changes(torch.cat([change.expand(len(one_more), -1, -1), one_more], 2), torch.cat([weight, ones], 1))
 
 
 def rows(path: Path, outputs: Sequence[int]) -> Changes:
