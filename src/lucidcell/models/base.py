@@ -40,7 +40,7 @@ class Model:
     """What every model shares. A subclass gives `name`, `config` and `module`, and its own read-outs."""
 
     name: ClassVar[str]  # key of what `write` leaves in an AnnData
-    share_of_epochs: float = 1.0  # of the default number; less for a model that starts from another one
+    share_of_epochs: float = 1.0  # of the default number: less from another model, more for several phases
     share_of_learning_rate: float = 1.0  # of the default peak
 
     config: Any

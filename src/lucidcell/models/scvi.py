@@ -293,6 +293,10 @@ class SCVIModule(nn.Module):
         x, covariates = self.encoder_inputs(batch)
         return x.dense(), covariates
 
+    def switched_off(self) -> Tensor:
+        """x (G,) of genes without counts."""
+        return torch.zeros(self.sizes.n_genes)
+
     # --- objective ---
 
     def kl_z(self, posterior: Posterior) -> Tensor:

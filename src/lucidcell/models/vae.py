@@ -245,6 +245,10 @@ class VAEModule(SCVIModule):
     def dense_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.target(batch), self.design(batch)
 
+    def switched_off(self) -> Tensor:
+        """x (G,) of genes without counts; the mean where there are no counts."""
+        return torch.zeros_like(self.gene_mean) if self.config.input == "values" else -self.gene_mean / self.gene_scale
+
     # --- objective ---
 
     def loss(self, batch: Batch, progress: float) -> Loss:
