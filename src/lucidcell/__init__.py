@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from lucidcell.cells.seed_labels import seed_labels
     from lucidcell.cells.simulate import simulate_counts
+    from lucidcell.cells.simulate_network import simulate_donors, simulate_hubs
     from lucidcell.cells.simulate_tree import simulate_tree
     from lucidcell.metrics.evaluate import evaluate
     from lucidcell.models.base import load
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from lucidcell.readouts.enrichment import gsea, over_representation
     from lucidcell.readouts.factor_association import factor_association
     from lucidcell.readouts.factor_names import name_factors
+    from lucidcell.readouts.faithfulness import faithfulness, faithfulness_curves
+    from lucidcell.readouts.network_inference import infer_network
+    from lucidcell.readouts.networks import gene_neighbors, gene_network, network_neighbors, write_graphml
+    from lucidcell.readouts.populations import population_networks
     from lucidcell.readouts.rank_genes_groups import to_rank_genes_groups
     from lucidcell.readouts.selection import select_n_latent
     from lucidcell.readouts.shares import factor_correlation, factor_covariance, factor_shares, spectrum
@@ -52,6 +57,8 @@ __all__ = [
     "pbmc3k",
     "simulate_counts",
     "simulate_tree",
+    "simulate_hubs",
+    "simulate_donors",
     "seed_labels",
     "select_genes",
     "SCVI",
@@ -74,6 +81,14 @@ __all__ = [
     "gsea",
     "over_representation",
     "name_factors",
+    "faithfulness",
+    "faithfulness_curves",
+    "gene_neighbors",
+    "gene_network",
+    "infer_network",
+    "network_neighbors",
+    "write_graphml",
+    "population_networks",
     "evaluate",
     "to_rank_genes_groups",
     "report",
@@ -92,6 +107,8 @@ _HOMES = {
     "pbmc3k": "lucidcell.cells",
     "simulate_counts": "lucidcell.cells.simulate",
     "simulate_tree": "lucidcell.cells.simulate_tree",
+    "simulate_hubs": "lucidcell.cells.simulate_network",
+    "simulate_donors": "lucidcell.cells.simulate_network",
     "seed_labels": "lucidcell.cells.seed_labels",
     "select_genes": "lucidcell.cells",
     "SCVI": "lucidcell.models.scvi",
@@ -112,6 +129,14 @@ _HOMES = {
     "gsea": "lucidcell.readouts.enrichment",
     "over_representation": "lucidcell.readouts.enrichment",
     "name_factors": "lucidcell.readouts.factor_names",
+    "faithfulness": "lucidcell.readouts.faithfulness",
+    "faithfulness_curves": "lucidcell.readouts.faithfulness",
+    "gene_neighbors": "lucidcell.readouts.networks",
+    "gene_network": "lucidcell.readouts.networks",
+    "infer_network": "lucidcell.readouts.network_inference",
+    "network_neighbors": "lucidcell.readouts.networks",
+    "write_graphml": "lucidcell.readouts.networks",
+    "population_networks": "lucidcell.readouts.populations",
     "read_gmt": "lucidcell.cells",
     "hallmark": "lucidcell.cells",
     "evaluate": "lucidcell.metrics.evaluate",

@@ -1,0 +1,314 @@
+"""What siVAE's space of genes says: hubs, cell types, loadings, central genes, neighbours, faithfulness.
+
+    python benchmarks/gene_space.py                                # everything; resumes from gene_space_*.csv
+    python benchmarks/gene_space.py --table hubs --seeds 0 1
+    python benchmarks/gene_space.py --table latent --data pbmc3k --models "SIVAE" "VAE"
+
+- hubs: the paper's simulation (5 communities of 50 genes, each a hub and its spokes, 50 isolated genes, 5,000 cells).
+- latent: 2 factors; kNN balanced accuracy (k = 15) of test cells among training cells, folds stratified by cell type.
+  Gamma from 0 to 100, what the gene encoder sees, batch removal, and scikit-learn's digits (`input="values"`).
+- loadings: the same fits of siVAE; Spearman correlation of its loadings with attributions and Gene Relevance, median of
+  the absolute values over factors.
+- centrality: Spearman with the cross-validated ground truth (`metrics.true_centrality`).
+- neighbors: variance of query genes that 20 neighbours predict out of fold (`metrics.neighborhood_prediction`).
+- faithfulness: mean over factors, 10 factors, by model and by table of genes x factors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from annotation_tasks import append as append_rows
+from annotation_tasks import done
+from peer_scvi_tools import load as load_shared
+from scipy.stats import spearmanr
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score, silhouette_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier
+
+import lucidcell as lc
+from lucidcell.comparators.expression import log_normalize
+from lucidcell.comparators.gene_relevance import gene_relevance
+from lucidcell.metrics.gene_predictors import neighborhood_prediction
+from lucidcell.metrics.networks import true_centrality
+from lucidcell.readouts.centrality import degree_centrality, weight_centrality
+from lucidcell.readouts.faithfulness import faithfulness
+from lucidcell.readouts.network_inference import infer_network
+from lucidcell.readouts.networks import gene_neighbors, network_neighbors
+
+HERE = Path(__file__).parent
+N_GENES = 2000
+BATCH_KEY = {"sc_mixology_3tech": "batch"}
+TWO = {"n_latent": 2}
+MODELS: dict[str, Callable[..., Any]] = {
+    "SIVAE": lambda a, **k: lc.SIVAE(a, **TWO, **k),
+    "SIVAE gamma 0": lambda a, **k: lc.SIVAE(a, gamma=0.0, **TWO, **k),
+    "SIVAE gamma 1": lambda a, **k: lc.SIVAE(a, gamma=1.0, **TWO, **k),
+    "SIVAE gamma 100": lambda a, **k: lc.SIVAE(a, gamma=100.0, **TWO, **k),
+    "SIVAE linear": lambda a, **k: lc.SIVAE(a, linear_decoder=True, **TWO, **k),
+    "SIVAE nb": lambda a, **k: lc.SIVAE(a, gene_likelihood="nb", **TWO, **k),
+    "SIVAE sample": lambda a, **k: lc.SIVAE(a, feature_input="sample", **TWO, **k),
+    "SIVAE all": lambda a, **k: lc.SIVAE(a, feature_input="all", **TWO, **k),
+    "VAE": lambda a, **k: lc.VAE(a, **TWO, **k),
+    "VAE linear": lambda a, **k: lc.VAE(a, linear_decoder=True, **TWO, **k),
+    "LDVAE": lambda a, **k: lc.LDVAE(a, **TWO, **k),
+}
+
+
+def load(name: str) -> ad.AnnData:
+    """Counts of at most 2,000 genes, or the pixels of the digits."""
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return ad.AnnData(digits.data.astype(np.float32), obs=pd.DataFrame({"cell_type": digits.target.astype(str)}))
+    adata = load_shared(name)
+    return lc.select_genes(adata, n_top_genes=N_GENES) if adata.n_vars > N_GENES else adata
+
+
+def append(out: Path, row: dict[str, Any]) -> None:
+    """One row to the end of a file."""
+    append_rows(out, [row])
+
+
+def values_of(adata: ad.AnnData) -> pd.DataFrame:
+    """Log-normalised expression, cells x genes."""
+    return pd.DataFrame(log_normalize(adata.X, "X").toarray(), adata.obs_names, adata.var_names)
+
+
+def missing(out: Path, keys: list[str], wanted: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Combinations that the file has no row for."""
+    finished = done(out, keys)
+    return (one for one in wanted if tuple(map(str, one)) not in finished)
+
+
+# --- hubs -------------------------------------------------------------------------------------------------------
+
+
+def hubs(seeds: list[int]) -> None:
+    out = HERE / "gene_space_hubs.csv"
+    for (seed,) in missing(out, ["seed"], ((s,) for s in seeds)):
+        adata = lc.simulate_hubs(seed=seed)
+        model = lc.SIVAE(adata, n_latent=10, input="values")
+        start = time.perf_counter()
+        model.train(seed=seed, progress=False)
+        seconds = time.perf_counter() - start
+        loadings = model.get_loadings().to_numpy()
+        isolated = (adata.var["community"] == "isolated").to_numpy()
+        length = np.linalg.norm(loadings, axis=1)
+        row: dict[str, Any] = {
+            "seed": seed,
+            "silhouette": silhouette_score(loadings[~isolated], adata.var["community"][~isolated]),
+            "isolated_auroc": roc_auc_score(isolated, -length),
+        }
+        for how in ("explained", "distance"):
+            rank = model.get_degree_centrality(how=how).rank(ascending=False)
+            row[f"hubs_in_top_ten_{how}"] = int((rank[adata.var["is_hub"].to_numpy()] <= 10).sum())
+        append(out, row | {"seconds": round(seconds)})
+
+
+# --- latent -----------------------------------------------------------------------------------------------------
+
+
+def latent(data: list[str], models: list[str], folds: list[int]) -> None:
+    out = HERE / "gene_space_latent.csv"
+    for name, fold, model in missing(out, ["data", "fold", "model"], product(data, folds, models)):
+        values = name == "digits"
+        if values and ("nb" in model or model == "LDVAE"):
+            continue
+        adata = load(name)
+        truth = adata.obs["cell_type"].astype(str).to_numpy()
+        parts = StratifiedKFold(5, shuffle=True, random_state=0).split(truth, truth)
+        train, test = list(parts)[fold]
+        keys = {"input": "values"} if values else {}
+        if "with batch" in model:
+            keys["batch_key"] = BATCH_KEY[name]
+        fitted = MODELS[model.removesuffix(" with batch")](adata[train].copy(), **keys)
+        start = time.perf_counter()
+        fitted.train(seed=fold, progress=False)
+        seconds = time.perf_counter() - start
+        z, z_test = fitted.get_latent_representation(), fitted.get_latent_representation(adata[test].copy())
+        predicted = KNeighborsClassifier(15).fit(z, truth[train]).predict(z_test)
+        row = {"data": name, "fold": fold, "model": model}
+        row["balanced_accuracy"] = balanced_accuracy_score(truth[test], predicted)
+        row["elbo_of_test_cells"] = fitted.get_elbo(adata[test].copy())
+        row["batch_silhouette"] = np.nan
+        if name in BATCH_KEY:
+            technology = adata.obs["technology"].astype(str).to_numpy()[train]
+            within = [silhouette_score(z[truth[train] == t], technology[truth[train] == t]) for t in np.unique(truth)]
+            row["batch_silhouette"] = float(np.mean(within))
+        append(out, row | {"seconds": round(seconds)})
+        if fold == 0 and model.startswith("SIVAE") and "batch" not in model and not values:
+            agreement(name, model, fitted, adata[train])
+
+
+# --- loadings ---------------------------------------------------------------------------------------------------
+
+
+def absolute_spearman(a: pd.DataFrame | np.ndarray, b: pd.DataFrame | np.ndarray) -> float:
+    """Median over factors of |rho|."""
+    a, b = np.asarray(a), np.asarray(b)
+    return float(np.median([abs(spearmanr(a[:, d], b[:, d])[0]) for d in range(a.shape[1])]))
+
+
+def agreement(name: str, model: str, fitted: Any, cells: ad.AnnData) -> None:
+    out = HERE / "gene_space_loadings.csv"
+    loadings = fitted.get_loadings()
+    cells = cells[:3000]
+    expression = log_normalize(cells.X, "X").toarray()
+    tables = {"Gene Relevance": gene_relevance(expression, fitted.get_latent_representation(cells.copy()))}
+    for method in ("saliency", "gradient_x_input", "deeplift", "integrated_gradients", "shapley"):
+        for summary in ("pca", "pca_centred"):
+            tables[f"{method}, {summary}"] = fitted.get_attributions(method=method, summary=summary)
+            tables[f"{method}, {summary}, encoder"] = (
+                fitted.get_attributions(method=method, summary=summary, of="encoder") if method != "shapley" else None
+            )
+    for method, table in tables.items():
+        if table is None:
+            continue
+        row = {"data": name, "model": model, "method": method, "with_loadings": absolute_spearman(loadings, table)}
+        of_decoder = tables.get(method.removesuffix(", encoder")) if method.endswith("encoder") else None
+        row["encoder_with_decoder"] = np.nan if of_decoder is None else absolute_spearman(of_decoder, table)
+        append(out, row)
+
+
+# --- centrality and neighbours ----------------------------------------------------------------------------------
+
+
+def pca_reconstruction(values: pd.DataFrame, n_components: int = 64) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Centred and scaled expression, and what the components keep of it."""
+    from sklearn.decomposition import PCA
+
+    spread = values.std(ddof=0).replace(0, 1)
+    scaled = (values - values.mean()) / spread
+    fit = PCA(n_components, random_state=0).fit(scaled)
+    return scaled, pd.DataFrame(fit.inverse_transform(fit.transform(scaled)), values.index, values.columns)
+
+
+def centrality(data: list[str]) -> None:
+    """Also neighbours: the fits are the same."""
+    out, near_out = HERE / "gene_space_centrality.csv", HERE / "gene_space_neighbors.csv"
+    for name in data:
+        if (name, "SIVAE") in done(out, ["data", "method"]):
+            continue
+        adata = load(name)
+        values = values_of(adata)
+        truth = true_centrality(values)
+        scaled, rebuilt = pca_reconstruction(values)
+        model = lc.SIVAE(adata, n_latent=64)
+        model.train(progress=False)
+        vae = lc.VAE(adata, n_latent=64)
+        vae.train(progress=False)
+        sampled = model.sample(seed=0)
+        central = {
+            "mean expression": values.mean(),
+            "variance": values.var(),
+            "PCA-64": degree_centrality(scaled, rebuilt),
+            "VAE": vae.gene_table()["explained"],
+        }
+        neighbors = {"PCA-64 loadings": gene_neighbors(pca_loadings(scaled))}
+        for method in ("mrnet", "clr", "aracne", "trees"):
+            for source, table in (("", values), (" on samples of SIVAE", sampled)):
+                if method == "trees" and source:
+                    continue
+                weights = infer_network(table, method)
+                central[method + source] = weight_centrality(weights)
+                neighbors[method + source] = network_neighbors(weights)
+        neighbors["SIVAE"] = model.get_gene_neighbors()
+        neighbors["VAE weights"] = gene_neighbors(pd.DataFrame(vae.module.weight.detach().numpy(), adata.var_names))
+        central["SIVAE distance"] = model.get_degree_centrality(how="distance")
+        queries = truth.sample(152, random_state=0).index
+        for method, near in neighbors.items():
+            score = neighborhood_prediction(values, near, list(queries), model="ridge")
+            append(near_out, {"data": name, "method": method, "explained": float(np.mean(score))})
+        central["SIVAE"] = model.get_degree_centrality()
+        for method, one in central.items():
+            row = {"data": name, "method": method, "spearman": spearmanr(one.loc[truth.index], truth)[0]}
+            append(out, row)
+
+
+def pca_loadings(scaled: pd.DataFrame) -> pd.DataFrame:
+    from sklearn.decomposition import PCA
+
+    fit = PCA(64, random_state=0).fit(scaled)
+    return pd.DataFrame(fit.components_.T * fit.singular_values_ / len(scaled) ** 0.5, scaled.columns)
+
+
+# --- faithfulness -----------------------------------------------------------------------------------------------
+
+TEN = {
+    "SIVAE": lambda a: lc.SIVAE(a),
+    "VAE": lambda a: lc.VAE(a),
+    "LDVAE": lambda a: lc.LDVAE(a),
+    "SCVI": lambda a: lc.SCVI(a),
+}
+
+
+def faithful(data: list[str]) -> None:
+    out = HERE / "gene_space_faithfulness.csv"
+    for name, model in missing_models(out, data):
+        adata = load(name)
+        fitted = TEN[model](adata)
+        fitted.train(progress=False)
+        rng = np.random.default_rng(0)
+        names = fitted.schema.gene_names
+        tables: dict[str, Any] = {
+            "loadings": None,
+            "random": pd.DataFrame(rng.normal(size=(len(names), 10)), names, fitted.factor_names),
+            "mean expression": pd.DataFrame(
+                np.repeat(values_of(adata).mean().to_numpy()[:, None], 10, 1), names, fitted.factor_names
+            ),
+        }
+        for of, method in product(("decoder", "encoder"), ("saliency", "gradient_x_input", "deeplift")):
+            tables[f"{method} of the {of}"] = fitted.get_attributions(method=method, of=of)
+        for method in ("integrated_gradients", "shapley"):
+            tables[f"{method} of the decoder"] = fitted.get_attributions(method=method)
+        for table, numbers in tables.items():
+            found = faithfulness(fitted, numbers)
+            row = {"data": name, "model": model, "table": table, "faithfulness": found["faithfulness"].mean()}
+            row |= {"deletion": found["deletion"].mean(), "deletion_random": found["deletion_random"].mean()}
+            row |= {"insertion": found["insertion"].mean(), "insertion_random": found["insertion_random"].mean()}
+            append(out, row | {"factors_beyond_chance": int((found["p_value"] <= 0.05).sum())})
+
+
+def missing_models(out: Path, data: list[str]) -> Iterator[tuple[str, str]]:
+    finished = done(out, ["data", "model", "table"])
+    for name, model in product(data, TEN):
+        if (name, model, "shapley of the decoder") not in finished:
+            yield name, model
+
+
+TABLES = ("hubs", "latent", "centrality", "faithfulness")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--data", nargs="+", default=None)
+    parser.add_argument("--models", nargs="+", default=None)
+    parser.add_argument("--folds", nargs="+", type=int, default=None)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    if "hubs" in given.table:
+        hubs(given.seeds)
+    if "latent" in given.table:
+        models = given.models or [m for m in MODELS if m not in ("SIVAE sample", "SIVAE all")]
+        latent(given.data or ["pbmc3k", "mouse_pancreas_e15"], models, given.folds or [0, 1, 2, 3, 4])
+    if "centrality" in given.table:
+        centrality(given.data or ["pbmc3k", "kang_pbmc_12k"])
+    if "faithfulness" in given.table:
+        faithful(given.data or ["pbmc3k", "baron_human"])
+
+
+if __name__ == "__main__":
+    main()
