@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 CHECKPOINT = "checkpoint"  # folder in a run folder, while it trains
-MODELS = {"scvi": "SCVI", "scanvi": "SCANVI", "ldvae": "LDVAE"}
+MODELS = {"scvi": "SCVI", "scanvi": "SCANVI", "ldvae": "LDVAE", "sivae": "SIVAE", "vae": "VAE"}
 
 DataPath = Annotated[Path, typer.Argument(help="Counts: .h5ad, .zarr, 10x .h5, or a 10x folder with matrix.mtx.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `lucidcell fit` wrote.")]
@@ -86,10 +86,16 @@ def fit(
     size_factor_key: Annotated[str | None, typer.Option(help="Column of obs.")] = None,
     n_top_genes: Annotated[int | None, typer.Option(help="Keep the most variable genes only.")] = None,
     n_latent: Annotated[int | None, typer.Option(help="Number of factors; 10 by default.")] = None,
-    n_hidden: Annotated[int | None, typer.Option(help="Width of the networks; 128 by default.")] = None,
+    n_hidden: Annotated[int | None, typer.Option(help="Width of the networks; by default the model's.")] = None,
     n_layers: Annotated[int | None, typer.Option(help="Depth of the networks; by default the model's.")] = None,
-    gene_likelihood: Annotated[str | None, typer.Option(help="nb, zinb or poisson; nb by default.")] = None,
+    gene_likelihood: Annotated[
+        str | None, typer.Option(help="nb, zinb or poisson; for sivae and vae gaussian or nb.")
+    ] = None,
     latent_distribution: Annotated[str | None, typer.Option(help="normal, or ln for factors on a simplex.")] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="Weight of siVAE's interpretability term; 0.05 by default.")
+    ] = None,
+    linear_decoder: Annotated[bool | None, typer.Option(help="For sivae and vae: one linear layer as decoder.")] = None,
     stability_seeds: Annotated[int, typer.Option(help="Fit as many other seeds, and say which factors come back.")] = 0,
     max_epochs: Annotated[int | None, typer.Option(help="Passes over the data; by default from its size.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Cells per step.")] = None,
@@ -127,6 +133,8 @@ def fit(
         "n_layers": n_layers,
         "gene_likelihood": gene_likelihood,
         "latent_distribution": latent_distribution,
+        "gamma": gamma,
+        "linear_decoder": linear_decoder,
     }
     if stability_seeds < 0:
         raise SettingError(f"--stability-seeds is {stability_seeds}; it must be 0 or more.")

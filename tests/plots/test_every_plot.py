@@ -23,9 +23,11 @@ NAMES = [
     "volcano", "marker_dots", "factor_density", "factor_pair", "loadings_rank", "simplex", "running_score",
     "enrichment_dots", "stability_heatmap", "selection_curve",
     "population_embedding", "association_bars", "centrality_ranking", "network_drawing",
+    "cells_and_genes", "deletion_curves",
 ]  # fmt: skip
 IN_A_FIGURE = ("factor_panel", "integration")  # which they fill
-TWO_PANELS = ("factor_shares", "predictive_check", "calibration_curve", "running_score", "selection_curve")
+TWO_PANELS = ("factor_shares", "predictive_check", "calibration_curve", "running_score", "selection_curve",
+              "cells_and_genes", "deletion_curves")  # fmt: skip
 
 
 @pytest.fixture
@@ -45,6 +47,8 @@ def draw(history, genes, loadings, factors, rng):
     on_simplex = np.exp(z).div(np.exp(z).sum(axis=1), axis=0)
     by_gene = loadings.set_index("gene")
     populations = z.head(6).set_axis(["PC1", "PC2", "PC3"], axis=1)
+    curves = pd.DataFrame({"factor": "Z1", "ranking": [0, 1] * 4, "curve": ["deletion"] * 4 + ["insertion"] * 4})
+    curves = curves.assign(n_genes=[1, 1, 5, 5] * 2, movement=np.linspace(0, 1, 8))
     nodes = pd.DataFrame({"node": ["B", "T"], "parent": "", "level": "type", "n_cells": [3, 4], "confidence": 0.9})
 
     def drawn(name: str, figure: Figure | None) -> list:
@@ -79,6 +83,8 @@ def draw(history, genes, loadings, factors, rng):
             "population_embedding": lambda: plots.population_embedding(populations, populations["PC1"], ax=ax),
             "association_bars": lambda: plots.association_bars(associations, ax=ax),
             "centrality_ranking": lambda: plots.centrality_ranking(by_gene["Z2"], ax=ax),
+            "cells_and_genes": lambda: plots.cells_and_genes(z, by_gene, "Z1", "Z2", groups=groups, axes=two),
+            "deletion_curves": lambda: plots.deletion_curves(curves, "Z1", axes=two),
             "network_drawing": lambda: plots.network_drawing(nx.path_graph(list("abcd")), ax=ax),
             "integration": lambda: plots.integration(xy, -xy, pd.Categorical(groups), figure=figure),
         }[name]()

@@ -7,6 +7,7 @@ from lucidcell.plots.enrichment import enrichment_dots, running_score
 from lucidcell.plots.evaluation import evaluation
 from lucidcell.plots.factor_pairs import factor_density, factor_pair, loadings_rank, simplex
 from lucidcell.plots.factors import factor_shares, label_means, loadings_bars
+from lucidcell.plots.gene_space import cells_and_genes, deletion_curves
 from lucidcell.plots.heatmap import heatmap
 from lucidcell.plots.integration import integration
 from lucidcell.plots.networks import centrality_ranking, network_drawing
@@ -20,8 +21,10 @@ from lucidcell.plots.training import kl_curve, training_curves
 __all__ = [
     "association_bars",
     "calibration_curve",
+    "cells_and_genes",
     "centrality_ranking",
     "confusion_matrix",
+    "deletion_curves",
     "embedding",
     "enrichment_dots",
     "evaluation",

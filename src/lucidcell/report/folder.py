@@ -32,6 +32,7 @@ _SHAPE_IF_PRESENT: dict[str, tuple[type, ...]] = {  # a model that was not train
 _CALIBRATION: dict[str, tuple[type, ...]] = {
     "temperature": _NUMBER, "labels": (str,), "n_cells": (int,), "declined": _TEXT,
 }  # fmt: skip
+_GENE_MOMENTS = ["mean", "sd", "explained"]
 _GENE_STATISTICS = [f"{name}_{side}" for name in ("mean", "cv", "zero_fraction") for side in ("observed", "expected")]
 
 
@@ -145,8 +146,12 @@ class Run:
 
     @cached_property
     def genes(self) -> pd.DataFrame | None:
-        """One row per gene: gene, and mean, cv and zero_fraction, each observed and expected."""
-        return self._table("tables/genes.csv", ["gene"], _GENE_STATISTICS, n_rows=self.data["n_genes"])
+        """One row per gene: gene, and mean, cv and zero_fraction, each observed and expected; of a Gaussian likelihood
+        mean and sd before scaling, and the share of variance explained.
+        """  # noqa: D205
+        gaussian = self.config.get("gene_likelihood") == "gaussian"
+        columns = _GENE_MOMENTS if gaussian else _GENE_STATISTICS
+        return self._table("tables/genes.csv", ["gene"], columns, n_rows=self.data["n_genes"])
 
     @cached_property
     def uncorrected(self) -> pd.DataFrame | None:

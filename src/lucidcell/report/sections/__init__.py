@@ -10,6 +10,7 @@ from lucidcell.report.folder import Run
 from lucidcell.report.sections.annotation import annotation
 from lucidcell.report.sections.data import data
 from lucidcell.report.sections.factors import factors
+from lucidcell.report.sections.genes import genes
 from lucidcell.report.sections.integration import integration
 from lucidcell.report.sections.map_of_cells import map_of_cells
 from lucidcell.report.sections.markers import markers
@@ -26,6 +27,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     markers,
     integration,
     factors,
+    genes,
     reconstruction,
     settings,
     repeat,

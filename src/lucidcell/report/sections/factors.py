@@ -44,7 +44,9 @@ def factors(run: Run) -> Section | None:
     if means is not None:
         blocks.append(_means(means))
     used = table[~idle].sort_values(_order(table), ascending=False, kind="stable")
-    signal = gene_signal(loadings.set_index("gene"), genes["mean_observed"])
+    signal = loadings.set_index("gene")
+    if "mean_observed" in genes:
+        signal = gene_signal(signal, genes["mean_observed"])
     cards = [_card(run, dict(row), signal, means) for _, row in used.iterrows()]
     blocks += cards if means is not None else [Row(cards)]
     return Section("Factors", blocks)
