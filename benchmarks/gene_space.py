@@ -49,6 +49,7 @@ HERE = Path(__file__).parent
 N_GENES = 2000
 BATCH_KEY = {"sc_mixology_3tech": "batch"}
 TWO = {"n_latent": 2}
+ATTRIBUTIONS = ("saliency", "gradient_x_input", "deeplift", "integrated_gradients", "shapley")
 MODELS: dict[str, Callable[..., Any]] = {
     "SIVAE": lambda a, **k: lc.SIVAE(a, **TWO, **k),
     "SIVAE gamma 0": lambda a, **k: lc.SIVAE(a, gamma=0.0, **TWO, **k),
@@ -146,9 +147,9 @@ def latent(data: list[str], models: list[str], folds: list[int]) -> None:
             technology = adata.obs["technology"].astype(str).to_numpy()[train]
             within = [silhouette_score(z[truth[train] == t], technology[truth[train] == t]) for t in np.unique(truth)]
             row["batch_silhouette"] = float(np.mean(within))
-        append(out, row | {"seconds": round(seconds)})
-        if fold == 0 and model.startswith("SIVAE") and "batch" not in model and not values:
+        if fold == 0 and model in ("SIVAE", "SIVAE nb", "SIVAE linear") and not values:
             agreement(name, model, fitted, adata[train])
+        append(out, row | {"seconds": round(seconds)})
 
 
 # --- loadings ---------------------------------------------------------------------------------------------------
@@ -165,20 +166,18 @@ def agreement(name: str, model: str, fitted: Any, cells: ad.AnnData) -> None:
     loadings = fitted.get_loadings()
     cells = cells[:3000]
     expression = log_normalize(cells.X, "X").toarray()
-    tables = {"Gene Relevance": gene_relevance(expression, fitted.get_latent_representation(cells.copy()))}
-    for method in ("saliency", "gradient_x_input", "deeplift", "integrated_gradients", "shapley"):
-        for summary in ("pca", "pca_centred"):
-            tables[f"{method}, {summary}"] = fitted.get_attributions(method=method, summary=summary)
-            tables[f"{method}, {summary}, encoder"] = (
-                fitted.get_attributions(method=method, summary=summary, of="encoder") if method != "shapley" else None
-            )
-    for method, table in tables.items():
-        if table is None:
-            continue
-        row = {"data": name, "model": model, "method": method, "with_loadings": absolute_spearman(loadings, table)}
-        of_decoder = tables.get(method.removesuffix(", encoder")) if method.endswith("encoder") else None
-        row["encoder_with_decoder"] = np.nan if of_decoder is None else absolute_spearman(of_decoder, table)
-        append(out, row)
+    relevance = gene_relevance(expression, fitted.get_latent_representation(cells.copy()))
+    fit = {"data": name, "model": model}
+    rows = [fit | {"method": "Gene Relevance", "with_loadings": absolute_spearman(loadings, relevance)}]
+    for method, summary in product(ATTRIBUTIONS, ("pca", "pca_centred")):
+        of_decoder = fitted.get_attributions(method=method, summary=summary)
+        row = fit | {"method": f"{method}, {summary}", "with_loadings": absolute_spearman(loadings, of_decoder)}
+        if method != "shapley":  # a walk over all genes, in a few permutations, says little
+            of_encoder = fitted.get_attributions(method=method, summary=summary, of="encoder")
+            row["encoder_with_loadings"] = absolute_spearman(loadings, of_encoder)
+            row["encoder_with_decoder"] = absolute_spearman(of_decoder, of_encoder)
+        rows.append(row)
+    append_rows(out, rows)
 
 
 # --- centrality and neighbours ----------------------------------------------------------------------------------
@@ -227,13 +226,14 @@ def centrality(data: list[str]) -> None:
         neighbors["VAE weights"] = gene_neighbors(pd.DataFrame(vae.module.weight.detach().numpy(), adata.var_names))
         central["SIVAE distance"] = model.get_degree_centrality(how="distance")
         queries = truth.sample(152, random_state=0).index
+        near_rows = []
         for method, near in neighbors.items():
             score = neighborhood_prediction(values, near, list(queries), model="ridge")
-            append(near_out, {"data": name, "method": method, "explained": float(np.mean(score))})
+            near_rows.append({"data": name, "method": method, "explained": float(np.mean(score))})
         central["SIVAE"] = model.get_degree_centrality()
-        for method, one in central.items():
-            row = {"data": name, "method": method, "spearman": spearmanr(one.loc[truth.index], truth)[0]}
-            append(out, row)
+        rhos = {method: spearmanr(one.loc[truth.index], truth)[0] for method, one in central.items()}
+        append_rows(near_out, near_rows)
+        append_rows(out, [{"data": name, "method": method, "spearman": rho} for method, rho in rhos.items()])
 
 
 def pca_loadings(scaled: pd.DataFrame) -> pd.DataFrame:

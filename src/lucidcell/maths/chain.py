@@ -78,6 +78,11 @@ def forward(chain: Chain, x: Tensor, *, log_softmax: bool = False) -> Tensor:
     return torch.log_softmax(outputs, -1) if log_softmax else outputs
 
 
+def after_first(chain: Chain, sums: Tensor) -> Tensor:
+    """Outputs (..., B, out) for what the first layer gives before its ReLU, (..., B, H)."""
+    return forward(chain[1:], sums.relu() if chain[0].relu else sums) if len(chain) > 1 else sums
+
+
 def gradient(chain: Chain, x: Tensor, *, log_softmax: bool = False) -> Local:
     """The Jacobian at x (B, in)."""
     at = sums(chain, x)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lucidcell.maths.chain import Affine, Chain, Changes, before_last, forward, of_hidden
+from lucidcell.maths.chain import Affine, Chain, Changes, after_first, before_last, of_hidden
 
 MOST_INPUTS_IN_ALL_ORDERS = 8
 
@@ -71,14 +71,9 @@ def shapley_of_many(chain: Chain, x: Tensor, baseline: Tensor, n_permutations: i
         start = first.weight @ baseline[cell] + own[0].shift
         drawn = orders(len(active), n_permutations, 1, rng)[0]
         for one in map(torch.from_numpy, np.array(drawn)):
-            outputs = _after_first(own, torch.cat([start[None], start + moves[one].cumsum(0)]))
+            outputs = after_first(own, torch.cat([start[None], start + moves[one].cumsum(0)]))
             total[cell].index_add_(1, active[one], outputs.diff(dim=0).t() / len(drawn))
     return total
-
-
-def _after_first(chain: list[Affine], sums: Tensor) -> Tensor:
-    hidden = sums.relu() if chain[0].relu else sums
-    return forward(chain[1:], hidden) if len(chain) > 1 else sums
 
 
 def _of_cell(layer: Affine, cell: int) -> Affine:

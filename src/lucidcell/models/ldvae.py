@@ -50,7 +50,7 @@ from lucidcell.maths.folded_norm import fold_batch_norm
 from lucidcell.maths.sampling import some_rows
 from lucidcell.models import initial
 from lucidcell.models.arguments import not_negative, yes_or_no
-from lucidcell.models.count_model import CountModel
+from lucidcell.models.factor_model import FactorModel
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import LinearMap, SCVIConfig, SCVIModule, Sizes, check_keys, check_labels
 from lucidcell.readouts import linear_decoder
@@ -196,7 +196,7 @@ class LDVAEModule(SCVIModule):
         return mean, (products / n - torch.outer(mean, mean)) * n / max(n - 1, 1)
 
 
-class LDVAE(CountModel):
+class LDVAE(FactorModel):
     """Variational autoencoder with a linear decoder: factors with exact loadings (Svensson et al. 2020).
 
     Parameters

@@ -30,10 +30,10 @@ from lucidcell.training.settings import Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
     from lucidcell.models.scvi import SCVIModule
 
-M = TypeVar("M", bound="CountModel")
+M = TypeVar("M", bound="FactorModel")
 CELLS_AT_A_TIME = 1024
 LEAST_OBSERVED = 0.05  # share of expected counts that observed genes have at least, against division by nothing
 
@@ -132,7 +132,7 @@ def fill_missing(vae: SCVIModule, cells: Cells) -> Cells:
 class _NewColumns(nn.Module):
     """The module seen by the training loop: only the columns of new batches move, and batch-norm stays still."""
 
-    def __init__(self, model: CountModel, n_old: int) -> None:
+    def __init__(self, model: FactorModel, n_old: int) -> None:
         super().__init__()
         vae = model.vae
         self.module, self.loss = model.module, model.query_loss()
@@ -154,7 +154,7 @@ class _NewColumns(nn.Module):
         return [Phase("query", self.loss, self.trained)]
 
 
-def _train_new_columns(query: CountModel, n_old: int, max_epochs: int, seed: int) -> None:
+def _train_new_columns(query: FactorModel, n_old: int, max_epochs: int, seed: int) -> None:
     cells = query.cells
     assert cells is not None
     settings = Settings(max_epochs=max_epochs, train_size=1.0, seed=seed).resolve(len(cells))

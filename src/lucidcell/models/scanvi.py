@@ -62,7 +62,7 @@ from lucidcell.maths.pairs import GivenLabel, pair_terms
 from lucidcell.maths.tree_softmax import TreeSoftmax
 from lucidcell.models import initial
 from lucidcell.models.arguments import fraction, not_negative, one_of, whole_number, yes_or_no
-from lucidcell.models.count_model import CountModel
+from lucidcell.models.factor_model import FactorModel
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import SMALLEST_VARIANCE, Posterior, SCVIConfig, SCVIModule, Sizes, check_keys
 from lucidcell.readouts import annotation, label_draws, new_types
@@ -304,7 +304,7 @@ class SCANVIModule(nn.Module):
         return [Phase("scvi", self.vae.loss, of_scvi, share=SHARE_OF_SCVI, warmup=config.kl_warmup), scanvi]
 
 
-class SCANVI(CountModel):
+class SCANVI(FactorModel):
     """scVI that knows the types of some cells, and finds those of the others (Xu et al. 2021).
 
     Parameters

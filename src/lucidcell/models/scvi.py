@@ -48,7 +48,7 @@ from lucidcell.maths.gaussian import Draw, draw_gaussian
 from lucidcell.maths.networks import MLP, GeneMLP
 from lucidcell.models import initial
 from lucidcell.models.arguments import fraction, one_of, whole_number, yes_or_no
-from lucidcell.models.count_model import CountModel
+from lucidcell.models.factor_model import FactorModel
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.training.phases import Loss, Phase
 from lucidcell.training.schedule import warm_up
@@ -349,7 +349,7 @@ def check_labels(config: SCVIConfig, cells: Cells) -> None:
         )
 
 
-class SCVI(CountModel):
+class SCVI(FactorModel):
     """Variational autoencoder for counts (Lopez et al. 2018), with readable factors.
 
     Parameters

@@ -41,7 +41,7 @@ from lucidcell.maths.fused import LogLikelihood
 from lucidcell.maths.networks import GeneLinear, Stack, xavier, xavier_linear
 from lucidcell.models import initial
 from lucidcell.models.arguments import fraction, not_negative, one_of, whole_number, widths, yes_or_no
-from lucidcell.models.count_model import CountModel
+from lucidcell.models.factor_model import FactorModel
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import LinearMap, Posterior, SCVIModule, Sizes
 from lucidcell.readouts.explained import explained_variance
@@ -303,7 +303,7 @@ class _HalfSquares(torch.autograd.Function):
         return tuple(weight * gradient if wanted else None for weight, wanted in needed)
 
 
-class GaussianModel(CountModel):
+class GaussianModel(FactorModel):
     """What `VAE` and `SIVAE` share: cells of counts or other values, and the read-outs of normalised expression."""
 
     config: VAEConfig

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, to_rgba_array
+from matplotlib.colors import LogNorm
 
 from lucidcell.errors import DataError
 from lucidcell.plots.canvas import axes_or_new, require_columns
-from lucidcell.plots.categories import group_colors, legend_beside
+from lucidcell.plots.cell_points import Groups, draw_cells, zero_lines
 from lucidcell.plots.labels import place_labels
-from lucidcell.plots.map_points import point_area, scatter
 from lucidcell.plots.names import readable
 from lucidcell.plots.style import CONTINUOUS, DOWN, FAINT, HAIRLINE, INK, MISSING, UP, style
 
@@ -50,7 +47,7 @@ def factor_density(scores: pd.DataFrame, x: str, y: str, *, bins: int = 60, ax: 
         assert figure is not None
         bar = figure.colorbar(drawn, ax=ax, label="cells", shrink=0.8, aspect=25, pad=0.02)
         bar.outline.set_visible(False)
-        _zero_lines(ax, x, y)
+        zero_lines(ax, x, y)
     return ax
 
 
@@ -60,7 +57,7 @@ def factor_pair(
     x: str,
     y: str,
     *,
-    groups: Sequence[object] | pd.Series | pd.Categorical | None = None,
+    groups: Groups | None = None,
     n_genes: int = 10,
     seed: int = 0,
     ax: Axes | None = None,
@@ -99,12 +96,8 @@ def factor_pair(
     top = top[lengths[top] > 0]
     with style():
         ax = axes_or_new(ax, (6.0, 4.8))
-        if groups is None:
-            shades = np.repeat(to_rgba_array(MISSING), len(xy), axis=0)
-            scatter(ax, xy, shades, point_area(len(xy)), seed=seed, behind=np.zeros(len(xy), bool))
-        else:
-            _colored(ax, xy, groups, seed)
-        _zero_lines(ax, x, y)
+        draw_cells(ax, xy, groups, seed=seed, plain=MISSING)
+        zero_lines(ax, x, y)
         if len(top):
             scale = _REACH * float(np.quantile(np.linalg.norm(xy, axis=1), _QUANTILE)) / lengths[top[0]]
             ends = vectors[top] * (scale or 1.0)
@@ -163,7 +156,7 @@ def loadings_rank(
 def simplex(
     scores: pd.DataFrame,
     *,
-    groups: Sequence[object] | pd.Series | pd.Categorical | None = None,
+    groups: Groups | None = None,
     seed: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
@@ -203,11 +196,7 @@ def simplex(
     with style():
         ax = axes_or_new(ax, (5.4, 4.6))
         ax.fill(*corners.T, facecolor="none", edgecolor=FAINT, linewidth=0.8)
-        if groups is None:
-            shades = np.repeat(to_rgba_array(DOWN), len(xy), axis=0)
-            scatter(ax, xy, shades, point_area(len(xy)), seed=seed, behind=np.zeros(len(xy), bool))
-        else:
-            _colored(ax, xy, groups, seed)
+        draw_cells(ax, xy, groups, seed=seed, plain=DOWN)
         for (px, py), name in zip(corners * 1.06, scores.columns, strict=True):
             ax.text(px, py, readable(name, 14), ha="center" if abs(px) < 0.2 else "left" if px > 0 else "right",
                     va="center" if abs(py) < 0.8 else "bottom" if py > 0 else "top", fontsize=8)  # fmt: skip
@@ -220,21 +209,3 @@ def simplex(
         ax.set_xlabel("corners: archetypes (no unit)", fontsize=7)
         ax.set_ylabel("weights of a cell sum to 1", fontsize=7)
     return ax
-
-
-def _colored(ax: Axes, xy: np.ndarray, groups: Sequence[object] | pd.Series | pd.Categorical, seed: int) -> None:
-    categories = pd.Categorical(groups)
-    if len(categories) != len(xy):
-        msg = f"there are {len(categories)} groups for {len(xy)} cells: pass one for each cell, in the same order."
-        raise DataError(msg)
-    colors = group_colors(categories)
-    shades = to_rgba_array([*colors, MISSING])[categories.codes]
-    scatter(ax, xy, shades, point_area(len(xy)), seed=seed, behind=categories.codes < 0)
-    legend_beside(ax, categories, colors)
-
-
-def _zero_lines(ax: Axes, x: str, y: str) -> None:
-    ax.axhline(0, color=HAIRLINE, linewidth=0.8, zorder=0)
-    ax.axvline(0, color=HAIRLINE, linewidth=0.8, zorder=0)
-    ax.set_xlabel(f"{readable(x)} (latent units)")
-    ax.set_ylabel(f"{readable(y)} (latent units)")

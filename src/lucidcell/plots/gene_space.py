@@ -7,15 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba_array
 
 from lucidcell.errors import DataError
 from lucidcell.plots.canvas import require_columns
-from lucidcell.plots.categories import group_colors, legend_beside, names_on_groups
+from lucidcell.plots.cell_points import Groups, draw_cells, zero_lines
 from lucidcell.plots.labels import place_labels
-from lucidcell.plots.map_points import point_area, scatter
+from lucidcell.plots.map_points import point_area
 from lucidcell.plots.names import readable
-from lucidcell.plots.style import FAINT, HAIRLINE, INK, MISSING, PALETTE, UP, style
+from lucidcell.plots.style import FAINT, INK, MISSING, UP, style
 
 PANEL_INCHES = 4.2
 
@@ -26,7 +25,7 @@ def cells_and_genes(
     x: str,
     y: str,
     *,
-    groups: Sequence[object] | pd.Series | pd.Categorical | None = None,
+    groups: Groups | None = None,
     genes: Sequence[str] | None = None,
     n_genes: int = 20,
     seed: int = 0,
@@ -62,8 +61,6 @@ def cells_and_genes(
     """
     require_columns(scores, [x, y], "scores")
     require_columns(loadings, [x, y], "loadings")
-    if groups is not None and len(groups) != len(scores):
-        raise DataError(f"there are {len(groups)} groups for {len(scores)} cells: give one per cell.")
     places = loadings[[x, y]].to_numpy(float)
     if genes is None:
         named = np.argsort(-np.linalg.norm(places, axis=1), kind="stable")[:n_genes]
@@ -73,34 +70,15 @@ def cells_and_genes(
             raise DataError(f"{len(missing)} of {len(named)} genes have no loadings, such as {missing[0]!r}.")
     with style():
         left, right = _two_panels(axes)
-        _cells(left, scores[[x, y]].to_numpy(float), groups, seed)
+        draw_cells(left, scores[[x, y]].to_numpy(float), groups, seed=seed, plain=FAINT, names_on_cells=True)
         others = np.setdiff1d(np.arange(len(places)), named)
         right.scatter(places[others, 0], places[others, 1], s=point_area(len(places)), c=MISSING, linewidths=0)
         right.scatter(places[named, 0], places[named, 1], s=16, c=UP, linewidths=0, zorder=3)
         for ax, what, title in ((left, "score", "Cells"), (right, "loading", "Genes")):
-            ax.axhline(0, color=HAIRLINE, linewidth=0.8, zorder=0)
-            ax.axvline(0, color=HAIRLINE, linewidth=0.8, zorder=0)
-            ax.set_xlabel(f"{readable(x)} ({what})")
-            ax.set_ylabel(f"{readable(y)} ({what})")
+            zero_lines(ax, x, y, what)
             ax.set_title(title)
         place_labels(right, places[named], [str(loadings.index[g]) for g in named])
     return [left, right]
-
-
-def _cells(ax: Axes, xy: np.ndarray, groups: Sequence[object] | pd.Series | pd.Categorical | None, seed: int) -> None:
-    area = point_area(len(xy))
-    if groups is None:
-        scatter(
-            ax, xy, np.repeat(to_rgba_array(FAINT), len(xy), axis=0), area, seed=seed, behind=np.zeros(len(xy), bool)
-        )
-        return
-    named = pd.Categorical(groups)
-    colors = group_colors(named)
-    scatter(ax, xy, to_rgba_array([*colors, MISSING])[named.codes], area, seed=seed, behind=named.codes < 0)
-    if len(named.categories) <= len(PALETTE) // 2:
-        names_on_groups(ax, xy, named, colors)
-    else:
-        legend_beside(ax, named, colors)
 
 
 def _two_panels(axes: Sequence[Axes] | None) -> tuple[Axes, Axes]:

@@ -31,7 +31,7 @@ from lucidcell.maths.chain import Changes
 from lucidcell.maths.sampling import some_rows
 from lucidcell.maths.shapley import orders, shapley, shapley_of_many
 from lucidcell.readouts.arguments import is_whole
-from lucidcell.readouts.attribution_summary import SUMMARIES, WORDS, entries, new_summary
+from lucidcell.readouts.attribution_summary import SUMMARIES, WORDS, Basis, entries, new_summary
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lucidcell.cells.batch import Batch
     from lucidcell.cells.cells import Cells
     from lucidcell.maths.chain import Chain, Local
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 METHODS = ("saliency", "gradient_x_input", "integrated_gradients", "deeplift", "shapley")
 EVALUATIONS = {"integrated_gradients": 32, "shapley": 24}
@@ -81,13 +81,13 @@ class How:
 
 
 def attributions(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     how: How,
     summary: str,
 ) -> pd.DataFrame:
-    """Genes x factors (G, D); see `CountModel.get_attributions`."""
+    """Genes x factors (G, D); see `FactorModel.get_attributions`."""
     if summary not in SUMMARIES:
         raise SettingError(f"summary is {summary!r}; it must be one of {', '.join(SUMMARIES)}.")
     cells = model.cells_of(adata, indices)
@@ -115,13 +115,13 @@ def attributions(
 
 
 def cell_attributions(
-    model: CountModel,
+    model: FactorModel,
     factor: str,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     how: How,
 ) -> pd.DataFrame:
-    """Cells x genes: the scores of one factor; see `CountModel.get_cell_attributions`."""
+    """Cells x genes: the scores of one factor; see `FactorModel.get_cell_attributions`."""
     if factor not in model.factor_names:
         raise SettingError(f"factor is {factor!r}; this model has {', '.join(model.factor_names)}.")
     d = model.factor_names.index(factor)
@@ -150,7 +150,7 @@ class Scores:
 class Network:
     """Decoder or encoder of a model, ready to be attributed in some cells."""
 
-    def __init__(self, model: CountModel, cells: Cells, how: How) -> None:
+    def __init__(self, model: FactorModel, cells: Cells, how: How) -> None:
         self.model, self.cells, self.how, self.vae = model, cells, how, model.vae
         self.decoder = how.of == "decoder"
         n_latent, self.n_genes = self.vae.config.n_latent, model.schema.n_genes
@@ -165,7 +165,7 @@ class Network:
             basis = chain[-1].weight.detach() if factored else None
             if basis is not None and self.log_softmax:
                 basis = torch.cat([basis, basis.new_ones(len(basis), 1)], 1)
-            self.basis = basis
+            self.basis = Basis(basis)
             self.width = self.n_genes if basis is None else basis.shape[1]
 
     def scores(self, factors: Sequence[int]) -> Iterator[Scores]:
@@ -244,7 +244,7 @@ class Network:
         return values._replace(coefficients=values.coefficients[:, factors])
 
 
-def _description(model: CountModel, how: How, summary: str, n_cells: int, shares: list[float]) -> dict[str, object]:
+def _description(model: FactorModel, how: How, summary: str, n_cells: int, shares: list[float]) -> dict[str, object]:
     if how.of == "encoder":
         what = "the factor's posterior mean"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -33,8 +34,29 @@ class Summary(Protocol):
     def add(self, scores: Changes, sign: Tensor | None) -> None:
         """Take in some cells; `sign` (B, 1 or G) is that of the inputs, None where the scores do not contain them."""
 
-    def column(self, basis: Tensor | None) -> np.ndarray:
+    def column(self, basis: Basis) -> np.ndarray:
         """The summary, (G,)."""
+
+
+class Basis:
+    """What turns coefficients (H,) into the genes' numbers (G,): vectors (G, H), or None where they are the same."""
+
+    def __init__(self, vectors: Tensor | None) -> None:
+        self.vectors = vectors
+
+    def times(self, coefficients: Tensor) -> Tensor:
+        """The genes' numbers, (G,)."""
+        if self.vectors is None:
+            return coefficients
+        return (self.vectors @ coefficients.to(self.vectors.dtype)).double()
+
+    @cached_property
+    def root(self) -> Tensor | None:
+        """R with R'R = V'V, so that R c is as long as V c."""
+        if self.vectors is None:
+            return None
+        values, directions = torch.linalg.eigh((self.vectors.t() @ self.vectors).double())
+        return values.clamp(min=0).sqrt()[:, None] * directions.t()
 
 
 def entries(width: int) -> int:
@@ -61,8 +83,8 @@ class _Mean:
         self.n += len(scores.coefficients)
         self.total += scores.coefficients[:, 0].double().sum(0)
 
-    def column(self, basis: Tensor | None) -> np.ndarray:
-        return times_basis(self.total / self.n, basis).numpy()
+    def column(self, basis: Basis) -> np.ndarray:
+        return basis.times(self.total / self.n).numpy()
 
 
 class _MeanAbsolute:
@@ -75,7 +97,7 @@ class _MeanAbsolute:
         self.n += len(scores.coefficients)
         self.total += scores.dense()[:, 0].abs().double().sum(0)
 
-    def column(self, basis: Tensor | None) -> np.ndarray:
+    def column(self, basis: Basis) -> np.ndarray:
         return (self.total / self.n).numpy()
 
 
@@ -101,8 +123,8 @@ class _Principal:
     def _take(self, x: Tensor) -> None:
         raise NotImplementedError
 
-    def _signed(self, column: Tensor, basis: Tensor | None) -> np.ndarray:
-        turned = float(column @ times_basis(self.aligned, basis)) < 0
+    def _signed(self, column: Tensor, basis: Basis) -> np.ndarray:
+        turned = float(column @ basis.times(self.aligned)) < 0
         return (-column if turned else column).numpy()
 
 
@@ -116,24 +138,24 @@ class _Gram(_Principal):
     def _take(self, x: Tensor) -> None:
         self.moments.addmm_(x.t(), x)
 
-    def column(self, basis: Tensor | None) -> np.ndarray:
+    def column(self, basis: Basis) -> np.ndarray:
         from scipy.linalg import eigh
 
         covariance = self.moments.double() / self.n
         if self.centred:
             mean = self.total / self.n
             covariance = covariance - torch.outer(mean, mean)
-        root = None if basis is None else root_of_gram(basis)
+        root = basis.root
         of_scores = covariance if root is None else root @ covariance @ root.t()  # the eigenvalues of the scores' own
         size = float(of_scores.trace())
         if size <= 0:
-            return times_basis(torch.zeros_like(self.total), basis).numpy()
+            return basis.times(torch.zeros_like(self.total)).numpy()
         last = len(of_scores) - 1
         value, vector = eigh(of_scores.numpy(), subset_by_index=[last, last])
         self.share = float(value[0]) / size
         along = torch.from_numpy(vector[:, 0])
         direction = covariance @ (along if root is None else root.t() @ along)
-        return self._signed(times_basis(direction / max(float(value[0]), 1e-300) ** 0.5, basis), basis)
+        return self._signed(basis.times(direction / max(float(value[0]), 1e-300) ** 0.5), basis)
 
 
 class _Sketch(_Principal):
@@ -150,8 +172,8 @@ class _Sketch(_Principal):
         kept = vectors[:, -DIRECTIONS_OF_SKETCH:].to(x.dtype)
         self.rows = kept.t() @ stacked
 
-    def column(self, basis: Tensor | None) -> np.ndarray:
-        assert basis is None
+    def column(self, basis: Basis) -> np.ndarray:
+        assert basis.vectors is None
         mean = (self.total / self.n).to(self.rows.dtype)
         stacked, size = self.rows / self.n**0.5, self.squares / self.n
         signs = torch.ones(len(stacked), dtype=torch.float64)
@@ -163,15 +185,4 @@ class _Sketch(_Principal):
         if size <= 0 or values[-1] <= 0:
             return np.zeros(len(mean))
         self.share = float(values[-1]) / size
-        return self._signed(axes @ vectors[:, -1] * values[-1].sqrt(), None)
-
-
-def times_basis(coefficients: Tensor, basis: Tensor | None) -> Tensor:
-    """The genes' numbers (G,) for coefficients (H,)."""
-    return coefficients if basis is None else (basis @ coefficients.to(basis.dtype)).double()
-
-
-def root_of_gram(basis: Tensor) -> Tensor:
-    """R with R'R = basis' basis."""
-    values, vectors = torch.linalg.eigh((basis.t() @ basis).double())
-    return values.clamp(min=0).sqrt()[:, None] * vectors.t()
+        return self._signed(axes @ vectors[:, -1] * values[-1].sqrt(), basis)

@@ -21,7 +21,7 @@ from torch import Tensor
 from lucidcell.readouts.expression import latent_sizes, parameters_at
 
 if TYPE_CHECKING:
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
     from lucidcell.readouts.scale_samples import Draws
 
 CELLS_AT_A_TIME = 256
@@ -40,7 +40,7 @@ class Correction(NamedTuple):
         return (rng.standard_gamma(shape, (len(shape), n)) / self.rate[genes, None]).T
 
 
-def correction(model: CountModel, draws: Draws) -> Correction:
+def correction(model: FactorModel, draws: Draws) -> Correction:
     """Law of the factors for a group, at its draws of z and each cell in its own batch."""
     observed, expected = np.zeros(model.schema.n_genes), np.zeros(model.schema.n_genes)
     with torch.no_grad():

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from lucidcell.cells.cells import Cells
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 PSEUDO_MEAN = 1e-3  # default pseudocount, in counts per cell of median library
 NORMALISED_TO = 1e4  # counts per cell, of raw_normalized_mean
@@ -47,7 +47,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What is tested, and how; as in `CountModel.differential_expression`."""
+    """What is tested, and how; as in `FactorModel.differential_expression`."""
 
     mode: str = "change"
     delta: float = 0.25
@@ -96,7 +96,7 @@ class Settings:
 
 
 def differential_expression(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None,
     groupby: str | None,
     group1: GroupNames,
@@ -105,7 +105,7 @@ def differential_expression(
     idx2: Selection | None,
     settings: Settings,
 ) -> pd.DataFrame:
-    """One row for each gene and comparison; see `CountModel.differential_expression`."""
+    """One row for each gene and comparison; see `FactorModel.differential_expression`."""
     cells = model.cells_of(adata)
     if idx1 is not None:
         if groupby is not None or group1 is not None or group2 is not None:
@@ -122,7 +122,7 @@ def differential_expression(
 
 
 def compare(
-    model: CountModel, cells: Cells, comparisons: list[Comparison], settings: Settings, draw_z: DrawZ
+    model: FactorModel, cells: Cells, comparisons: list[Comparison], settings: Settings, draw_z: DrawZ
 ) -> pd.DataFrame:
     """Table of several comparisons of cells, one below the other, at draws of z from the law `draw_z`."""
     table = pd.concat([_one_comparison(model, cells, one, settings, draw_z) for one in comparisons])
@@ -131,7 +131,7 @@ def compare(
 
 
 def _one_comparison(
-    model: CountModel, cells: Cells, comparison: Comparison, settings: Settings, draw_z: DrawZ
+    model: FactorModel, cells: Cells, comparison: Comparison, settings: Settings, draw_z: DrawZ
 ) -> pd.DataFrame:
     batches = shared_batches(cells, comparison, settings.batch_weights, settings.batch_correction)
     draws = [
@@ -154,7 +154,7 @@ def _one_comparison(
 
 
 def _vanilla(
-    model: CountModel, draws: list[Draws], batches: Batches, settings: Settings, pseudocount: float
+    model: FactorModel, draws: list[Draws], batches: Batches, settings: Settings, pseudocount: float
 ) -> dict[str, np.ndarray]:
     """Probability of higher expression in group 1, and its Bayes factor."""
     scales, higher = np.zeros((2, model.schema.n_genes)), np.zeros(model.schema.n_genes)
@@ -175,7 +175,7 @@ def _vanilla(
 
 
 def _change(
-    model: CountModel, draws: list[Draws], batches: Batches, settings: Settings, pseudocount: float
+    model: FactorModel, draws: list[Draws], batches: Batches, settings: Settings, pseudocount: float
 ) -> dict[str, np.ndarray]:
     """Posterior of the log fold change, and of its being larger than delta."""
     found = change(

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lucidcell.cells.batch import Batch
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 
-def batch_codes(model: CountModel, transform_batch: str | Sequence[str] | None) -> list[int | None]:
+def batch_codes(model: FactorModel, transform_batch: str | Sequence[str] | None) -> list[int | None]:
     """Codes of the batches to decode as; None keeps each cell's own."""
     if transform_batch is None:
         return [None]
@@ -34,7 +34,7 @@ def batch_codes(model: CountModel, transform_batch: str | Sequence[str] | None) 
     return [known.index(name) for name in names]
 
 
-def gene_positions(model: CountModel, gene_list: Sequence[str] | None) -> np.ndarray:
+def gene_positions(model: FactorModel, gene_list: Sequence[str] | None) -> np.ndarray:
     """Positions of genes by name; all of them for None."""
     if gene_list is None:
         return np.arange(model.schema.n_genes)
@@ -51,7 +51,7 @@ def as_batch(batch: Batch, code: int | None) -> Batch:
     return batch if code is None else batch._replace(batch=torch.full_like(batch.batch, code))
 
 
-def sampled_rho(model: CountModel, batch: Batch, codes: Sequence[int | None], *, use_mean: bool) -> Tensor:
+def sampled_rho(model: FactorModel, batch: Batch, codes: Sequence[int | None], *, use_mean: bool) -> Tensor:
     """rho (B, G) averaged over the batches in `codes`, at the mean of q(z | x) or at one draw."""
     vae = model.vae
     posterior = vae.encode(batch)
@@ -61,7 +61,7 @@ def sampled_rho(model: CountModel, batch: Batch, codes: Sequence[int | None], *,
 
 
 def normalized_expression(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     *,
@@ -89,14 +89,14 @@ def normalized_expression(
     return np.concatenate(found, axis=0 if return_mean else 1)
 
 
-def latent_sizes(model: CountModel, batch: Batch) -> Tensor:
+def latent_sizes(model: FactorModel, batch: Batch) -> Tensor:
     """Library size of each cell, (B, 1): the median of q(l | x), or the observed one where it is not latent."""
     posterior = model.vae.encode(batch)
     return (batch.library if posterior.library_mu is None else posterior.library_mu.exp())[:, None]
 
 
 def likelihood_parameters(
-    model: CountModel, batch: Batch, codes: Sequence[int | None], *, use_mean: bool
+    model: FactorModel, batch: Batch, codes: Sequence[int | None], *, use_mean: bool
 ) -> dict[str, Tensor]:
     """Parameters of p(x | z, l) of a batch, each (B, G): mean and, where there are, theta and dropout probability."""
     vae = model.vae
@@ -107,7 +107,7 @@ def likelihood_parameters(
 
 
 def parameters_at(
-    model: CountModel, batch: Batch, z: Tensor, library: Tensor, codes: Sequence[int | None]
+    model: FactorModel, batch: Batch, z: Tensor, library: Tensor, codes: Sequence[int | None]
 ) -> dict[str, Tensor]:
     """The same at given z (B, D) and library sizes (B, 1)."""
     vae, config = model.vae, model.vae.config
@@ -137,7 +137,7 @@ def sample_counts(parameters: dict[str, Tensor]) -> Tensor:
 
 
 def predictive_draws(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     *,
@@ -154,7 +154,7 @@ def predictive_draws(
 
 
 def gene_correlation(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     *,

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from lucidcell.errors import DataError, SettingError
-from lucidcell.maths.chain import forward
+from lucidcell.maths.chain import after_first
 from lucidcell.maths.sampling import some_rows
 from lucidcell.readouts.arguments import require_whole
 
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor
 
-    from lucidcell.maths.chain import Chain
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 MOST_CELLS = 1000
 GENES_OF_A_BIN = 50  # among which a random gene of equal expression is drawn
@@ -41,7 +40,7 @@ GRID = (1, 2, 5)  # times powers of ten
 
 
 def faithfulness(
-    model: CountModel,
+    model: FactorModel,
     table: pd.DataFrame | None = None,
     adata: AnnData | None = None,
     *,
@@ -101,7 +100,7 @@ def faithfulness(
 
 
 def faithfulness_curves(
-    model: CountModel,
+    model: FactorModel,
     table: pd.DataFrame | None = None,
     adata: AnnData | None = None,
     *,
@@ -157,7 +156,7 @@ class Switch:
 
     def __init__(
         self,
-        model: CountModel,
+        model: FactorModel,
         adata: AnnData | None,
         indices: Sequence[int] | np.ndarray | None,
         rotation: np.ndarray | None,
@@ -197,12 +196,7 @@ class Switch:
         return z if self.rotation is None else z @ self.rotation
 
 
-def after_first(chain: Chain, sums: Tensor) -> Tensor:
-    """Outputs for what the first layer gives before its ReLU."""
-    return forward(chain[1:], sums.relu() if chain[0].relu else sums) if len(chain) > 1 else sums
-
-
-def _checked(model: CountModel, table: pd.DataFrame) -> pd.DataFrame:
+def _checked(model: FactorModel, table: pd.DataFrame) -> pd.DataFrame:
     rotated = table.attrs.get("rotation", "none") != "none" and len(table.columns) == len(model.factor_names)
     if list(table.columns) != model.factor_names and not rotated:
         raise DataError(
@@ -219,7 +213,7 @@ def _checked(model: CountModel, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _rotation(model: CountModel, table: pd.DataFrame) -> np.ndarray | None:
+def _rotation(model: FactorModel, table: pd.DataFrame) -> np.ndarray | None:
     name = table.attrs.get("rotation", "none")
     if name == "none":
         return None

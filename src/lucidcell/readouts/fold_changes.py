@@ -13,7 +13,7 @@ from lucidcell.readouts.scale_samples import Batches, Draws, expression_blocks
 from lucidcell.readouts.shrinkage import shrink
 
 if TYPE_CHECKING:
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 GROUP_MEANS = 1000  # draws of each group mean
 
@@ -46,7 +46,7 @@ class GroupMean:
 
 
 def change(
-    model: CountModel,
+    model: FactorModel,
     draws: list[Draws],
     batches: Batches,
     *,
@@ -92,7 +92,7 @@ def change(
     return Change(probability, complement, posterior.mean, median, posterior.sd, low, high, scales)
 
 
-def _group_mean(model: CountModel, draws: Draws, *, calibrate: bool, seed: int) -> GroupMean:
+def _group_mean(model: FactorModel, draws: Draws, *, calibrate: bool, seed: int) -> GroupMean:
     rng = draws.generator(seed, 1)
     weights = effect_sizes.bootstrap_weights(len(draws.rows), draws.n_cells, GROUP_MEANS, rng)
     return GroupMean(weights, correction(model, draws) if calibrate else None, rng)

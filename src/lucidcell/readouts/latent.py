@@ -13,11 +13,11 @@ from lucidcell.readouts.random import draws, seeded
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 
 def latent_distribution(
-    model: CountModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, batch_size: int | None
+    model: FactorModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, batch_size: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of q(z | x), each (n, D), before the softmax of a logistic-normal latent."""
     means, variances = [], []
@@ -31,7 +31,7 @@ def latent_distribution(
 
 
 def latent_mean(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     mc_samples: int,
@@ -51,7 +51,7 @@ def latent_mean(
 
 
 def latent_samples(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None,
     indices: Sequence[int] | np.ndarray | None,
     n_samples: int,
@@ -66,7 +66,7 @@ def latent_samples(
     return drawn[0] if n_samples == 1 else np.stack(drawn)
 
 
-def latent_library(model: CountModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+def latent_library(model: FactorModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
     """Library size of each cell, (n,): the median of q(l | x), or the observed one where it is not latent."""
     sizes = []
     with torch.no_grad():

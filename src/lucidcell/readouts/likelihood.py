@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lucidcell.cells.batch import Batch
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 
 class Fit(NamedTuple):
@@ -32,7 +32,7 @@ class Fit(NamedTuple):
 
 
 def fit_of_cells(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None = None,
     indices: Sequence[int] | np.ndarray | None = None,
     *,
@@ -57,7 +57,7 @@ def fit_of_cells(
 
 
 def marginal_log_likelihood(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None = None,
     indices: Sequence[int] | np.ndarray | None = None,
     *,
@@ -73,7 +73,7 @@ def marginal_log_likelihood(
     return np.concatenate(found)
 
 
-def _log_importance(model: CountModel, batch: Batch) -> Tensor:
+def _log_importance(model: FactorModel, batch: Batch) -> Tensor:
     """log p(x, z, l) - log q(z, l | x) at one draw; the densities of z are those of the Gaussian before any softmax."""
     vae = model.vae
     posterior = vae.encode(batch)

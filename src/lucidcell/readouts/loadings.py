@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 MOST_CELLS = 5000
 CELLS_AT_A_TIME = 256
 
 
-def mean_jacobian(model: CountModel, seed: int = 0) -> pd.DataFrame:
+def mean_jacobian(model: FactorModel, seed: int = 0) -> pd.DataFrame:
     """Mean over cells of d log rho_g / d z_d, (G, D): the change of log expression per unit of a factor.
 
     Over at most 5,000 cells of the training data, drawn with `seed`; one forward-mode derivative for each factor.

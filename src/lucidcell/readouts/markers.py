@@ -11,7 +11,7 @@ from lucidcell.readouts.differential_expression import Settings, compare
 from lucidcell.readouts.groups import FEWEST_CELLS, by_group
 
 if TYPE_CHECKING:
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 MOST_LABELS = 40  # the largest ones
 GENES_OF_A_LABEL = 10
@@ -22,7 +22,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def markers(model: CountModel) -> pd.DataFrame | None:
+def markers(model: FactorModel) -> pd.DataFrame | None:
     """The genes that surely rise most in each label against the rest, in all labels; None for fewer than two labels.
 
     Columns gene, group1, n_cells, n_rising (genes that rise, at an expected false discovery rate of 0.05) and those of

@@ -13,7 +13,7 @@ from lucidcell.readouts.expression import predictive_draws
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 
 class _Moments:
@@ -37,7 +37,7 @@ class _Moments:
 
 
 def predictive_check(
-    model: CountModel,
+    model: FactorModel,
     adata: AnnData | None = None,
     indices: Sequence[int] | np.ndarray | None = None,
     *,

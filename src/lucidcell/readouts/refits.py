@@ -28,7 +28,7 @@ from lucidcell.training.checkpoint import Checkpoint, write_atomically
 if TYPE_CHECKING:
     from lucidcell.cells.cells import Cells
     from lucidcell.cells.schema import Schema
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 HELD_OUT = "validation_negative_elbo"  # column of the history
 
@@ -58,14 +58,14 @@ class Fit:
         return cls(task, table, stored.facts["validation_negative_elbo"], stored.facts["n_used"])
 
 
-def template(model_class: type[CountModel], adata: Any, arguments: Mapping[str, Any]) -> CountModel:
+def template(model_class: type[FactorModel], adata: Any, arguments: Mapping[str, Any]) -> FactorModel:
     """An untrained model: its settings and checked cells are what every fit starts from."""
-    make: Callable[..., CountModel] = model_class
+    make: Callable[..., FactorModel] = model_class
     return make(adata, **arguments)
 
 
 def refit(
-    model: CountModel,
+    model: FactorModel,
     tasks: Sequence[Task],
     *,
     training: Mapping[str, Any] | None,
@@ -112,7 +112,7 @@ def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_leas
     return [int(one) for one in listed]
 
 
-def _own_folder(folder: Path, model: CountModel, training: Mapping[str, Any]) -> Path:
+def _own_folder(folder: Path, model: FactorModel, training: Mapping[str, Any]) -> Path:
     """`folder`, made if need be, with a note of what its fits are of."""
     cells, checksum = model._own_cells("fit it"), 0
     for array in (
@@ -139,7 +139,7 @@ def _own_folder(folder: Path, model: CountModel, training: Mapping[str, Any]) ->
 
 
 def _fit(
-    model_class: type[CountModel],
+    model_class: type[FactorModel],
     config: dict[str, Any],
     schema: Schema,
     cells: Cells,
@@ -173,7 +173,7 @@ def _fit(
     return Fit.of(task, made)
 
 
-def comparable_loadings(model: CountModel) -> pd.DataFrame:
+def comparable_loadings(model: FactorModel) -> pd.DataFrame:
     """Loadings in the model's readable rotation, centred, times the root of mean expression; genes x factors.
 
     The squares of a column add up to the variance that the factor gives the linear predictor, genes weighted by their
@@ -185,5 +185,5 @@ def comparable_loadings(model: CountModel) -> pd.DataFrame:
     return pd.DataFrame(values, table.index, table.columns)
 
 
-def _n_used(model: CountModel) -> int:
+def _n_used(model: FactorModel) -> int:
     return int((mean_kl(*model.get_latent_representation(return_dist=True)) >= UNUSED_KL).sum())

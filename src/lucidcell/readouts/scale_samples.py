@@ -23,7 +23,7 @@ from lucidcell.readouts.expression import as_batch
 
 if TYPE_CHECKING:
     from lucidcell.cells.cells import Cells
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
     from lucidcell.readouts.groups import Comparison
 
 CELLS_AT_A_TIME = 256
@@ -100,13 +100,13 @@ def draw(cells: Cells, rows: np.ndarray, n: int, seed: int, draw_z: DrawZ) -> Dr
 class PosteriorOfCells:
     """z_i ~ q(z | x_i); a `DrawZ`."""
 
-    model: CountModel
+    model: FactorModel
 
     def __call__(self, cells: Cells, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         return self.model.vae.link(draw_posterior(self.model, cells, rows, rng))
 
 
-def draw_posterior(model: CountModel, cells: Cells, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+def draw_posterior(model: FactorModel, cells: Cells, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
     """One draw of q(z | x) for each of the cells `rows`, (N, D), before the softmax of a logistic normal."""
     different, back = np.unique(rows, return_inverse=True)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def draw_posterior(model: CountModel, cells: Cells, rows: np.ndarray, rng: np.ra
 
 
 def expression_blocks(
-    model: CountModel, draws: Sequence[Draws], batches: Batches, *, average: bool
+    model: FactorModel, draws: Sequence[Draws], batches: Batches, *, average: bool
 ) -> Iterator[tuple[slice, list[list[np.ndarray]]]]:
     """Expression of some genes after the other: the genes, and for each group its draws (N, genes) in each batch.
 
@@ -135,7 +135,7 @@ def expression_blocks(
             yield slice(start + first, start + last), [[array[:, first:last] for array in one] for one in decoded]
 
 
-def _decoded(model: CountModel, draws: Draws, batches: Batches, genes: slice, n_kept: int) -> list[np.ndarray]:
+def _decoded(model: FactorModel, draws: Draws, batches: Batches, genes: slice, n_kept: int) -> list[np.ndarray]:
     vae = model.vae
     kept = [np.zeros((len(draws.rows), genes.stop - genes.start), np.float32) for _ in range(n_kept)]
     with torch.no_grad():

@@ -17,11 +17,11 @@ from lucidcell.readouts.stability import matched, subspace_agreement
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 
 def select_n_latent(
-    model_class: type[CountModel],
+    model_class: type[FactorModel],
     adata: AnnData,
     n_latent: Sequence[int] = (5, 10, 15, 20, 30),
     *,

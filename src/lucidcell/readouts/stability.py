@@ -26,7 +26,7 @@ from lucidcell.readouts.refits import Task, comparable_loadings, refit, template
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 LEVEL = 0.95  # of the bootstrap intervals
 
@@ -44,12 +44,12 @@ class Stability:
 
 
 def stability(
-    model_class: type[CountModel],
+    model_class: type[FactorModel],
     adata: AnnData,
     *,
     seeds: int | Sequence[int] = 5,
     n_bootstrap: int = 0,
-    reference: CountModel | None = None,
+    reference: FactorModel | None = None,
     folder: str | Path | None = None,
     n_jobs: int = -1,
     training: dict[str, Any] | None = None,
@@ -115,7 +115,7 @@ def stability(
     return Stability(factors, matches, subspace.rename_axis("seed"), judged, low, high)
 
 
-def _check_alike(reference: CountModel, untrained: CountModel) -> None:
+def _check_alike(reference: FactorModel, untrained: FactorModel) -> None:
     """Refuse to judge a model by fits of another one."""
     reference._check_trained()
     ours, theirs = vars(untrained.config), vars(reference.config)

@@ -16,10 +16,10 @@ from lucidcell.readouts.uncorrected import uncorrected
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from lucidcell.models.count_model import CountModel
+    from lucidcell.models.factor_model import FactorModel
 
 
-def run_tables(model: CountModel) -> dict[str, pd.DataFrame]:
+def run_tables(model: FactorModel) -> dict[str, pd.DataFrame]:
     """Tables of the model's own cells, by file name: cells, latent, loadings, factors and genes.
 
     With several batches also uncorrected, with several labels markers.
@@ -46,7 +46,7 @@ def _with_index(table: pd.DataFrame) -> pd.DataFrame:
     return flat
 
 
-def _cell_table(model: CountModel) -> pd.DataFrame:
+def _cell_table(model: FactorModel) -> pd.DataFrame:
     cells = model.cells_of(None)
     batches, labels = np.array(cells.schema.batch_categories), np.array([*cells.schema.label_categories, ""])
     totals = np.add.reduceat(np.append(cells.values, 0.0), np.minimum(cells.indptr[:-1], len(cells.values)))
@@ -55,7 +55,7 @@ def _cell_table(model: CountModel) -> pd.DataFrame:
     )
 
 
-def _factor_table(model: CountModel, latent: pd.DataFrame) -> pd.DataFrame:
+def _factor_table(model: FactorModel, latent: pd.DataFrame) -> pd.DataFrame:
     """Per factor: variance of its posterior mean over cells, and mean KL from the prior in nats (0: not used).
 
     Of a linear decoder also its share, and drop-one share, of the linear predictor's variance.
@@ -89,8 +89,8 @@ def as_anndata(name: str, tables: dict[str, pd.DataFrame]) -> AnnData:
     return result
 
 
-def write(model: CountModel, adata: AnnData) -> None:
-    """Write the read-outs into `adata`; see `CountModel.write`."""
+def write(model: FactorModel, adata: AnnData) -> None:
+    """Write the read-outs into `adata`; see `FactorModel.write`."""
     if adata.is_view:
         raise DataError("this AnnData is a view; write into its copy: adata = adata.copy().")
     latent = model.get_latent_representation(adata, rotate=model.readable_rotation)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice
 
 import pandas as pd
 
 from lucidcell import plots
-from lucidcell.errors import DataError
 from lucidcell.readouts.networks import gene_network
 from lucidcell.report.blocks import Block, Picture, Row, Section, Text
 from lucidcell.report.folder import Run
@@ -29,7 +28,8 @@ def genes(run: Run) -> Section | None:
     if "gene embedding" in str(run.loadings_meaning.get("how", "")):
         used = _most_used(run, list(of_genes.columns))
         blocks.append(Text(_INTRODUCTION))
-        blocks += [_linked(run, latent, of_genes, x, y) for x, y in list(pairwise(used))[::2][:_MOST_PAIRS]]
+        pairs = zip(used[::2], used[1::2], strict=False)  # an odd one out stays undrawn
+        blocks += [_linked(run, latent, of_genes, x, y) for x, y in islice(pairs, _MOST_PAIRS)]
     if "explained" in table:
         centrality = table.set_index("gene")["explained"]
         pictures = [_ranking(centrality)]
@@ -76,13 +76,12 @@ def _ranking(centrality: pd.Series) -> Picture:
 def _network(loadings: pd.DataFrame, centrality: pd.Series) -> Picture | None:
     shown = list(centrality.sort_values(ascending=False, kind="stable").index[:_CENTRAL])
     graph = gene_network(loadings, _QUANTILE, shown)
-    try:
-        return svg_picture(
-            lambda figure: plots.network_drawing(graph, ax=figure.subplots()),
-            (5.4, 4.6),
-            alt="Network of the most central genes",
-            caption=f"The {len(shown)} most central genes; a line joins two whose loadings are among the nearest "
-            f"{_QUANTILE:.0%} of their pairs.",
-        )
-    except DataError:  # no two of them are near each other
+    if not graph.number_of_edges():  # no two of them are near each other
         return None
+    return svg_picture(
+        lambda figure: plots.network_drawing(graph, ax=figure.subplots()),
+        (5.4, 4.6),
+        alt="Network of the most central genes",
+        caption=f"The {len(shown)} most central genes; a line joins two whose loadings are among the nearest "
+        f"{_QUANTILE:.0%} of their pairs.",
+    )

@@ -1,4 +1,4 @@
-"""`CountModel`: what every model that encodes counts to z and decodes z to rho can say.
+"""`FactorModel`: what every model that encodes counts to z and decodes z to rho can say.
 
 The networks for it are the property `vae`, whatever else a model has around them. Each method is one call of a function
 in `readouts/`.
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 MOST_CHECKED_CELLS = 5000  # by the table of genes in the run folder
 
 
-class CountModel(Model):
+class FactorModel(Model):
     """Shell of the models of counts, with their read-outs. A subclass gives `name`, `config`, `module` and `vae`."""
 
     @property
