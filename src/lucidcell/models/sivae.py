@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from lucidcell.training.settings import Settings
 
 L2_OF_GENES = 0.01  # of the gene side's hidden layers, as a share of `l2`
-SHARES = (0.2, 0.1, 0.7)  # of the steps of training: cells, genes, together
+SHARES = (0.15, 0.3, 0.55)  # of the steps of training: cells, genes, together (LOG.md)
 MOST_PRETRAINED_GENES = 20_000  # by default; of more genes, free output weights would fill the memory
 GENES_AT_A_TIME = 4096  # of a step of the joint phase, by default
 
@@ -290,7 +290,7 @@ class SIVAE(GaussianModel):
     """
 
     name: ClassVar[str] = "sivae"
-    share_of_epochs = 2.0  # three phases
+    share_of_epochs = 2.6  # three phases
     config: SIVAEConfig
     module: SIVAEModule
 
