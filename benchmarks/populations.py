@@ -3,7 +3,7 @@
     python benchmarks/populations.py                               # everything; resumes from populations*.csv
     python benchmarks/populations.py --table simulated --seeds 0 1
 
-- simulated: 20 donors of 200 cells and 200 genes, bins of 100 cells; the coupling of one module of 20 genes depends on
+- simulated: 20 donors of 200 cells and 200 genes, a bin for each; the coupling of one module of 20 genes depends on
   the phenotype (effect 1), means do not. AUROC of the module's genes by |effect| of `associate`, for a siVAE per bin,
   mean expression, and centrality by PCA of a donor's cells; with effect 0 the p-values of all genes against uniform.
 - donors: ulv_donors (severe against mild, bins of 100 cells) and pig_airway (knock-out against wild type within each
@@ -35,6 +35,7 @@ from lucidcell.readouts.population_results import PopulationNetworks
 from lucidcell.readouts.population_tests import as_phenotype, rank_test
 
 HERE = Path(__file__).parent
+FITS: dict[str, Any] = {"model_arguments": {"n_hidden": (128, 64)}, "progress": False}  # small bins, small networks
 DONORS = {
     "ulv_donors": {"by": "donor", "phenotype": "phenotype", "bin_size": 100},
     "pig_airway": {"by": "donor", "phenotype": "condition", "bin_size": 80, "n_bins_max": 1},
@@ -64,7 +65,7 @@ def simulated(seeds: list[int], effects: list[float]) -> None:
                 continue
             adata = lc.simulate_donors(effect=effect, seed=seed)
             start = time.perf_counter()
-            networks = lc.population_networks(adata, phenotype="phenotype", bin_size=100, seed=seed, progress=False)
+            networks = lc.population_networks(adata, phenotype="phenotype", bin_size=200, seed=seed, **FITS)
             seconds = time.perf_counter() - start
             table = networks.associate().set_index("gene").loc[adata.var_names]
             phenotype = as_phenotype(networks.phenotype)
@@ -100,7 +101,7 @@ def donors(data: list[str]) -> None:
             cells = adata if part == "all" else adata[adata.obs["cell_type"] == part].copy()
             cells = cells[:, np.asarray((cells.X > 0).sum(0)).ravel() >= 0.05 * cells.n_obs].copy()
             start = time.perf_counter()
-            networks = lc.population_networks(cells, progress=False, **DONORS[name])
+            networks = lc.population_networks(cells, **DONORS[name], **FITS)
             seconds = time.perf_counter() - start
             genes, apart = networks.associate(), networks.separation()
             sets = networks.enrichment(lc.read_gmt(DATA / "gene_sets" / f"{hallmarks[name]}.gmt"))

@@ -56,9 +56,17 @@ def test_resolving_leaves_no_default_open_and_keeps_what_is_given():
 
 
 def test_more_cells_never_mean_more_epochs():
-    epochs = [Settings().resolve(n).max_epochs for n in (100, 3000, 20_000, 200_000, 2_000_000)]
+    epochs = [Settings().resolve(n).max_epochs for n in (100, 1500, 3000, 20_000, 200_000, 2_000_000)]
     assert epochs == sorted(epochs, reverse=True)
     assert epochs[-1] >= 1
+
+
+def test_few_cells_are_visited_more_often_and_a_model_can_ask_for_steps():
+    assert [Settings().resolve(round(n / 0.9)).max_epochs for n in (90, 1500, 2000)] == [120, 80, 60]
+    assert Settings().resolve(100, share=2.6, fewest_steps=2000).max_epochs == 2000
+    assert Settings(batch_size=45).resolve(100, fewest_steps=1000).max_epochs == 500
+    assert Settings().resolve(10_000, fewest_steps=2000).max_epochs == Settings().resolve(10_000).max_epochs
+    assert Settings(max_epochs=3).resolve(100, fewest_steps=2000).max_epochs == 3
 
 
 def test_numpy_numbers_become_plain_ones():

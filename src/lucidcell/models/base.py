@@ -42,6 +42,7 @@ class Model:
     name: ClassVar[str]  # key of what `write` leaves in an AnnData
     share_of_epochs: float = 1.0  # of the default number: less from another model, more for several phases
     share_of_learning_rate: float = 1.0  # of the default peak
+    fewest_steps: int = 0  # of training, by default, where few cells would make fewer
 
     config: Any
     module: nn.Module
@@ -125,7 +126,7 @@ class Model:
         settings = Settings(
             max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
             gradient_clip,
-        ).resolve(len(cells), self.share_of_epochs, self.share_of_learning_rate)  # fmt: skip
+        ).resolve(len(cells), self.share_of_epochs, self.share_of_learning_rate, self.fewest_steps)  # fmt: skip
         if resume and checkpoint_dir is None:
             raise SettingError("resume=True needs checkpoint_dir, the folder with the checkpoint to go on from.")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)

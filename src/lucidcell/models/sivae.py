@@ -290,7 +290,7 @@ class SIVAE(GaussianModel):
     """
 
     name: ClassVar[str] = "sivae"
-    share_of_epochs = 2.6  # three phases
+    share_of_epochs, fewest_steps = 2.6, 2000  # three phases
     config: SIVAEConfig
     module: SIVAEModule
 

@@ -309,6 +309,7 @@ class GaussianModel(FactorModel):
     config: VAEConfig
     module: VAEModule
     share_of_learning_rate = 0.2  # networks without batch-norm
+    fewest_steps = 1000  # with fewer, the factors of some hundred cells stay at the prior (LOG.md, 2026-11-29)
 
     def _training_cells(self, cells: Cells, settings: Settings) -> Cells:
         """Those that the loop will train on."""
@@ -378,6 +379,11 @@ class VAE(GaussianModel):
     """
 
     name: ClassVar[str] = "vae"
+
+    def _start(self, config: Any, module: torch.nn.Module, schema: Schema, cells: Cells | None) -> None:
+        super()._start(config, module, schema, cells)
+        if config.linear_decoder:
+            self.share_of_learning_rate = 2.0  # its weights have far to go (LOG.md, 2026-11-29)
 
     def __init__(
         self,

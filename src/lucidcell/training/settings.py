@@ -31,11 +31,11 @@ class Settings:
     precision: str = "auto"
     gradient_clip: float | None = None
 
-    def resolve(self, n_cells: int, share: float = 1.0, rate: float = 1.0) -> Settings:
+    def resolve(self, n_cells: int, share: float = 1.0, rate: float = 1.0, fewest_steps: int = 0) -> Settings:
         """The same with every default filled in for a data set of `n_cells`.
 
         `share` is that of the default number of epochs that a model takes which does not start from nothing; `rate`
-        that of the default learning rate.
+        that of the default learning rate. `fewest_steps` is what a model needs however few the cells are.
 
         Raises
         ------
@@ -49,10 +49,14 @@ class Settings:
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        max_epochs = self.max_epochs
+        if max_epochs is None:
+            steps_of_epoch = math.ceil(n_train / batch_size)
+            max_epochs = max(round(share * default_epochs(n_train)), math.ceil(fewest_steps / steps_of_epoch))
         resolved = replace(
             self,
             batch_size=batch_size,
-            max_epochs=self.max_epochs if self.max_epochs is not None else round(share * default_epochs(n_train)),
+            max_epochs=max_epochs,
             learning_rate=learning_rate,
             device=device,
             num_threads=self.num_threads if self.num_threads is not None else threads.available_cores(),
@@ -107,11 +111,16 @@ BATCH_SIZE = 128
 PEAK_LEARNING_RATE = 5e-3  # at that batch size
 CELL_VISITS = 400_000
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
+FEWEST_VISITS, MOST_EPOCHS_OF_FEW = 120_000, 120  # of fewer than 2,000 cells (LOG.md, 2026-11-29)
 
 
 def default_epochs(n_train: int) -> int:
-    """Passes over the training cells: about 400,000 cell visits, but 20 passes at least and 60 at most."""
-    return max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(CELL_VISITS / n_train)))
+    """Passes over the training cells: about 400,000 cell visits, but at least 20 passes and at most 60.
+
+    Fewer than 2,000 cells are visited 120,000 times, or 120 times each.
+    """
+    most = max(MOST_EPOCHS, min(MOST_EPOCHS_OF_FEW, round(FEWEST_VISITS / n_train)))
+    return max(FEWEST_EPOCHS, min(most, round(CELL_VISITS / n_train)))
 
 
 def default_learning_rate(batch_size: int) -> float:
