@@ -11,7 +11,8 @@
 import pandas as pd
 
 import lucidcell as lc
-from lucidcell import plots
+from lucidcell import metrics, plots
+from lucidcell.comparators.expression import log_normalize
 
 adata = lc.select_genes(lc.pbmc3k(), n_top_genes=500)
 model = lc.SIVAE(adata, n_latent=2, n_hidden=(128, 64))
@@ -81,15 +82,11 @@ lc.write_graphml(network, "network.graphml")
 # a network inferred by CLR from the same data.
 
 # %%
-from lucidcell.comparators.expression import log_normalize
-from lucidcell.metrics.gene_predictors import neighborhood_prediction
-from lucidcell.readouts.networks import network_neighbors
-
 values = pd.DataFrame(log_normalize(adata.X, "X").toarray(), adata.obs_names, adata.var_names)
 queries = list(centrality.nlargest(50).index)
-by_clr = network_neighbors(lc.infer_network(values, "clr"), 10)
+by_clr = lc.network_neighbors(lc.infer_network(values, "clr"), 10)
 explained = {
-    name: neighborhood_prediction(values, near, queries, model="ridge").mean()
+    name: metrics.neighborhood_prediction(values, near, queries, model="ridge").mean()
     for name, near in {"siVAE": neighbors, "CLR": by_clr}.items()
 }
 print({name: round(value, 3) for name, value in explained.items()})

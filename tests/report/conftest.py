@@ -155,6 +155,7 @@ def model_json(
             "n_train": n_cells - n_validation,
             "n_validation": n_validation,
             "epochs": N_EPOCHS,
+            "planned_epochs": 60,
             "best_epoch": 30,
             "stopped": "early stopping" if validation else "finished",
             "seconds": 83.2,

@@ -19,6 +19,7 @@ from lucidcell.metrics.clustering import (
     leiden_sweep,
     normalized_mutual_information,
 )
+from lucidcell.metrics.gene_predictors import neighborhood_prediction, true_centrality_mlp
 from lucidcell.metrics.harmonization import (
     batch_mixing_per_cell,
     entropy_of_batch_mixing,
@@ -26,6 +27,7 @@ from lucidcell.metrics.harmonization import (
     mixing_curve,
 )
 from lucidcell.metrics.neighbors import Neighbors, nearest_neighbors
+from lucidcell.metrics.networks import neighborhood_correlation, neighborhood_overlap, true_centrality
 from lucidcell.metrics.purity import knn_purity, purity_curve, purity_per_cell
 from lucidcell.metrics.scib import clisi, graph_connectivity, ilisi, lisi, silhouette_batch, silhouette_label
 from lucidcell.metrics.second_view import neighbor_error, neighbor_overlap, second_view_curve
@@ -55,6 +57,9 @@ __all__ = [
     "nearest_neighbors",
     "neighbor_error",
     "neighbor_overlap",
+    "neighborhood_correlation",
+    "neighborhood_overlap",
+    "neighborhood_prediction",
     "normalized_mutual_information",
     "purity_curve",
     "purity_per_cell",
@@ -62,6 +67,8 @@ __all__ = [
     "second_view_curve",
     "silhouette_batch",
     "silhouette_label",
+    "true_centrality",
+    "true_centrality_mlp",
     "unassigned_rate",
     "weighted_accuracy",
 ]

@@ -54,6 +54,7 @@ def training_facts(record: Record) -> dict[str, Any]:
         "n_train": len(record.train_rows),
         "n_validation": len(record.validation_rows),
         "epochs": record.epochs,
+        "planned_epochs": record.n_planned,
         "best_epoch": record.best_epoch + 1,
         "stopped": record.stopped,
         "seconds": record.seconds,

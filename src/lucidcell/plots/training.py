@@ -87,9 +87,13 @@ def _training_elbo(history: pd.DataFrame) -> pd.Series:
 
 def _draw_curves(ax: Axes, history: pd.DataFrame, curves: list[tuple[str, pd.Series, str]], corner: Corner) -> None:
     marker = "o" if len(history) < 3 else None
+    phases = history["phase"] if "phase" in history else pd.Series("", history.index)
+    number = (phases != phases.shift()).cumsum()  # a curve stops where a phase has none, as that of genes alone
     for name, values, color in curves:
         seen = values.notna()  # a model may look at held-out cells every few epochs only
-        ax.plot(history["epoch"][seen], values[seen], color=color, label=name, marker=marker, markersize=4)
+        for part, rows in history[seen].groupby(number[seen]):
+            label = name if part == number[seen].iloc[0] else None
+            ax.plot(rows["epoch"], values[rows.index], color=color, label=label, marker=marker, markersize=4)
     _mark_phases(ax, history)
     ax.margins(x=0.02)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -51,6 +51,7 @@ class Record:
     history: pd.DataFrame
     train_rows: np.ndarray
     validation_rows: np.ndarray
+    n_planned: int  # epochs, in all phases; those of genes are passes over the genes
     best_epoch: int
     stopped: str  # "finished", "early stopping" or "interrupted"
     seconds: float
@@ -163,6 +164,7 @@ class _Loop:
             history=pd.DataFrame(state.rows),
             train_rows=self.train_rows,
             validation_rows=self.validation_rows,
+            n_planned=self.n_planned,
             best_epoch=state.best_epoch if state.best_epoch >= 0 else len(state.rows) - 1,
             stopped=stopped,
             seconds=state.seconds,

@@ -23,7 +23,7 @@ def training(run: Run) -> Section | None:
     if record is None:
         return None
     best = record["best_epoch"]
-    planned = record.get("settings", {}).get("max_epochs")
+    planned = record.get("planned_epochs")
     facts = [
         ("time", duration(record["seconds"])),
         ("epochs", f"{number(record['epochs'])} of {number(planned)}" if planned else number(record["epochs"])),
