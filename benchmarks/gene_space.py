@@ -52,6 +52,7 @@ TWO = {"n_latent": 2}
 ATTRIBUTIONS = ("saliency", "gradient_x_input", "deeplift", "integrated_gradients", "shapley")
 MODELS: dict[str, Callable[..., Any]] = {
     "SIVAE": lambda a, **k: lc.SIVAE(a, **TWO, **k),
+    "SIVAE elbo": lambda a, **k: lc.SIVAE(a, feature_kl_weight="elbo", **TWO, **k),
     "SIVAE gamma 0": lambda a, **k: lc.SIVAE(a, gamma=0.0, **TWO, **k),
     "SIVAE gamma 1": lambda a, **k: lc.SIVAE(a, gamma=1.0, **TWO, **k),
     "SIVAE gamma 100": lambda a, **k: lc.SIVAE(a, gamma=100.0, **TWO, **k),

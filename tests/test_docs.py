@@ -215,8 +215,25 @@ def outcome_of_factors(names: dict[str, Any], folder: Path) -> None:
     assert list(names["adata"].uns["ldvae"]["factors"]) == list(names["loadings"].columns)
 
 
+def outcome_of_gene_space(names: dict[str, Any], folder: Path) -> None:
+    along, near = names["along"], names["neighbors"].groupby("gene")["neighbor"]
+    for cell_type, markers in {
+        "B": {"CD79A", "TCL1A", "CD74"}, "CD14+ Mono": {"LYZ", "S100A8", "S100A9"}, "NK": {"GNLY", "GZMB", "CCL5"},
+    }.items():  # fmt: skip
+        assert len(markers & set(along[cell_type].nlargest(10).index)) >= 2
+    assert {"TCL1A", "IGLL5"} & set(near.get_group("CD79A"))
+    assert np.median(names["agreement"]["deeplift"]) > 0.6
+    assert names["faithful"]["faithfulness"].mean() > 0.2
+    assert names["explained"]["siVAE"] > 0.1
+    assert names["rewired"][:12].sum() >= 7
+    assert "at the least" in names["genes"].attrs["note"]
+    assert (folder / "network.graphml").stat().st_size > 1000
+    assert (folder / "tables/kernel.csv").exists()
+
+
 OUTCOMES: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "annotation": outcome_of_annotation,
     "factors": outcome_of_factors,
+    "gene_space": outcome_of_gene_space,
     "pbmc3k": outcome_of_pbmc3k,
 }

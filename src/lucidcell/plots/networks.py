@@ -27,7 +27,7 @@ def centrality_ranking(
     *,
     n: int = 20,
     highlight: Sequence[str] | None = None,
-    label: str = "degree centrality (share of variance explained)",
+    label: str = "degree centrality\n(share of variance explained)",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the most central genes from top to bottom.
