@@ -98,7 +98,7 @@ def test_version(lucidcell):
     assert lucidcell("--version") == (0, f"lucidcell {lc.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [(), ("fit",), ("report",), ("map",), ("enrich",), ("demo",)])
+@pytest.mark.parametrize("command", [(), ("fit",), ("report",), ("map",), ("enrich",), ("populations",), ("demo",)])
 def test_help_names_every_option(lucidcell, command):
     answer = lucidcell(*command, "--help")
     assert answer.status == 0
@@ -307,6 +307,48 @@ def test_factors_get_names_shares_and_stability(lucidcell, linear):
     signal = lc.gene_signal(tables["loadings"].set_index("gene"), tables["genes"]["mean_observed"])
     wanted = lc.gsea(signal, linear.parent / "programs.gmt", min_size=3)
     np.testing.assert_allclose(tables["enrichment"]["es"], wanted["es"])
+
+
+def test_networks_of_populations_are_compared_and_written(lucidcell, tmp_path):
+    donors = lc.simulate_donors(4, 60, 30, n_modules=1, module_size=10, phenotype="continuous", seed=0)
+    donors.write_h5ad(tmp_path / "donors.h5ad")
+    size = ["--bin-size", 60, "--n-latent", 2, "--n-hidden", 16, "--n-hidden", 8, "--max-epochs", 30]
+    out = tmp_path / "networks"
+    answer = lucidcell("populations", tmp_path / "donors.h5ad", "--out", out, "--phenotype", "phenotype", *size)
+    assert answer.status == 0, answer.err
+    assert "separation by phenotype: mantel correlation" in answer.out
+    assert "4 populations give p = 0.083 at the least: nothing can be significant" in answer.out
+    genes = pd.read_csv(out / "genes.csv")
+    assert set(genes["gene"]) == set(donors.var_names)
+    assert len(list((out / "fits").glob("bin_*.npz"))) == 4
+    for file in ("kernel.csv", "edges.csv", "network_4.graphml", "embedding.png"):
+        assert (out / file).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--by", "patient"], "obs has no column 'patient'"),
+        (["--phenotype", "age"], "obs has no column 'age'"),
+        (["--bin-size", "1"], "bin_size is 1"),
+        (["--bin-size", "500"], "lower bin_size"),
+        (["--n-bins-max", "0"], "n_bins_max is 0"),
+        (["--layer", "raw"], "'raw'"),
+        (["--n-top-genes", "1"], "n_top_genes is 1"),
+        (["--quantile", "1"], "quantile is 1"),
+        (["--n-latent", "0"], "n_latent is 0"),
+        (["--n-hidden", "0"], "n_hidden"),
+        (["--max-epochs", "0"], "max_epochs is 0"),
+        (["--n-jobs", "0"], "n_jobs is 0"),
+        (["--seed", "-1"], "seed is -1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_one_mistake_in_each_option_of_populations(lucidcell, tmp_path, arguments, said):
+    lc.simulate_donors(2, 40, 10, n_modules=0, rewired=None, seed=0).write_h5ad(tmp_path / "donors.h5ad")
+    size = [] if "--bin-size" in arguments else ["--bin-size", 40]
+    answer = lucidcell("populations", tmp_path / "donors.h5ad", "--out", tmp_path / "out", *size, *arguments)
+    assert_one_line(answer, said)
 
 
 def test_loadings_of_other_methods_are_enriched(lucidcell, simulated, linear, tmp_path):

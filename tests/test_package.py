@@ -104,3 +104,10 @@ def test_readme_examples_run(tmp_path, monkeypatch):
         exec(compile(example, "<example of the README>", "exec"), names)
     assert list(tmp_path.rglob("report.html"))
     assert (names["scanvi"].predict() == names["types"]).mean() > 0.7
+
+
+@pytest.mark.parametrize("folder", ["plots", "metrics", "comparators"])
+def test_folders_need_no_import_of_their_own(folder: str) -> None:
+    code = f"import lucidcell as lc; assert {folder!r} in dir(lc); print(lc.{folder}.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"lucidcell.{folder}"

@@ -145,7 +145,12 @@ _HOMES = {
 }
 
 
+_FOLDERS = ("plots", "metrics", "comparators")  # `lc.plots` works without an import of its own
+
+
 def __getattr__(name: str) -> object:
+    if name in _FOLDERS:
+        return import_module(f"lucidcell.{name}")
     if name not in _HOMES:
         msg = f"module 'lucidcell' has no attribute {name!r}"
         raise AttributeError(msg)
@@ -153,7 +158,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_FOLDERS, "__version__"]
 
 
 class _Package(ModuleType):

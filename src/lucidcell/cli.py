@@ -237,9 +237,9 @@ def enrich(
         raise FileError(f"{out} cannot be written to: there is no such folder.")
     if is_run:
         run = Run(target)
-        if run.loadings is None or run.genes is None:
+        if run.signal is None:
             raise FileError(f"{target} holds no loadings: its model was not trained, or saved without its data.")
-        ranked = lc.gene_signal(run.loadings.set_index("gene"), run.genes["mean_observed"])
+        ranked = run.signal
     else:
         ranked = table_of(read(target), varm_key)
     found = lc.gsea(
@@ -333,6 +333,52 @@ def differential_expression(
     table.to_csv(out)
     for name, rows in table.groupby("comparison", sort=False):
         typer.echo(f"{name}: {', '.join(map(str, rows.index[:10]))}")
+
+
+@app.command()
+def populations(
+    data: DataPath,
+    out: Out,
+    by: Annotated[str, typer.Option(help="Column of obs with the populations: donor, cell line.")] = "donor",
+    phenotype: Annotated[str | None, typer.Option(help="Column of obs, one value for each population.")] = None,
+    bin_size: Annotated[int, typer.Option(help="Cells of every fit.")] = 1000,
+    n_bins_max: Annotated[int | None, typer.Option(help="Most bins of a population; all by default.")] = None,
+    layer: Layer = None,
+    n_top_genes: Annotated[int, typer.Option(help="Most central genes of each bin in the networks.")] = 100,
+    quantile: Annotated[float, typer.Option(help="Share of the pairs of genes that are edges.")] = 0.01,
+    n_latent: Annotated[int, typer.Option(help="Number of factors.")] = 10,
+    n_hidden: Annotated[
+        list[int] | None, typer.Option(help="Width of a layer; may be repeated. By default 1024, 512, 128.")
+    ] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="Passes over the data; by default from its size.")] = None,
+    n_jobs: Annotated[int, typer.Option(help="Fits at the same time; -1 for one on every core.")] = 1,
+    seed: Seed = 0,
+) -> None:
+    """Fit a siVAE to bins of every population's cells, and compare their gene networks with a phenotype."""
+    import lucidcell as lc
+    from lucidcell.plots import population_embedding
+
+    model_arguments = {"n_latent": n_latent} | ({} if n_hidden is None else {"n_hidden": n_hidden})
+    networks = lc.population_networks(
+        read(data), by=by, phenotype=phenotype, bin_size=bin_size, layer=layer, n_bins_max=n_bins_max,
+        n_top_genes=n_top_genes, quantile=quantile, model_arguments=model_arguments,
+        training={"max_epochs": max_epochs}, folder=out / "fits", n_jobs=n_jobs, seed=seed,
+    )  # fmt: skip
+    networks.save(out)
+    for name, n_cells in networks.dropped.itertuples(index=False):
+        typer.echo(f"left out: {name}, {n_cells} cells")
+    figure = population_embedding(networks.embedding, phenotype=networks.phenotype).get_figure(root=True)
+    assert figure is not None
+    figure.savefig(out / "embedding.png", dpi=200)
+    if networks.phenotype is None:
+        return
+    genes, apart = networks.associate(), networks.separation()
+    genes.to_csv(out / "genes.csv", index=False)
+    networks.edges().to_csv(out / "edges.csv", index=False)
+    typer.echo(f"separation by {phenotype}: {apart['test']} {apart['statistic']:.3f}, p = {apart['p_value']:.3g}")
+    found = genes["gene"][genes["q_value"] <= 0.05]
+    typer.echo(f"genes with q <= 0.05: {', '.join(found) if len(found) else 'none'}")
+    typer.echo(genes.attrs["note"])
 
 
 @app.command()

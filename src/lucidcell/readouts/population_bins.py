@@ -176,16 +176,18 @@ def fit_bins(
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
-    def tasks() -> Iterator[Any]:
-        for one in tqdm(bins, disable=not progress, unit="bin", desc="siVAE of each bin"):
+    def tasks(bar: tqdm) -> Iterator[Any]:
+        for one in bins:
             file = None if place is None else place / one.file
             if file is not None and file.exists():
                 yield delayed(_read)(file)
             else:
                 cells = adata[one.rows].to_memory()
                 yield delayed(_fit)(fit_bin, cells, layer, dict(model_arguments), dict(training), seed, file)
+            bar.update()
 
-    fits: list[FittedBin] = list(Parallel(n_jobs=n_jobs, pre_dispatch="n_jobs")(tasks()))
+    with tqdm(total=len(bins), disable=not progress, unit="bin", desc="siVAE of each bin") as bar:
+        fits: list[FittedBin] = list(Parallel(n_jobs=n_jobs, pre_dispatch="n_jobs")(tasks(bar)))
     genes = fits[0].loadings.index
     for one, fit in zip(bins, fits, strict=True):
         if n_other := len(fit.loadings.index.symmetric_difference(genes)):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lucidcell.errors import FileError
+from lucidcell.readouts.top_genes import gene_signal
 from lucidcell.report.files import read_json, read_table
 
 SCHEMA_VERSION = 1
@@ -149,9 +150,21 @@ class Run:
         """One row per gene: gene, and mean, cv and zero_fraction, each observed and expected; of a Gaussian likelihood
         mean and sd before scaling, and the share of variance explained.
         """  # noqa: D205
-        gaussian = self.config.get("gene_likelihood") == "gaussian"
-        columns = _GENE_MOMENTS if gaussian else _GENE_STATISTICS
+        columns = _GENE_STATISTICS if self.of_counts else _GENE_MOMENTS
         return self._table("tables/genes.csv", ["gene"], columns, n_rows=self.data["n_genes"])
+
+    @property
+    def of_counts(self) -> bool:
+        """Whether the likelihood is one of counts."""
+        return self.config.get("gene_likelihood") != "gaussian"
+
+    @cached_property
+    def signal(self) -> pd.DataFrame | None:
+        """Genes x factors, by which genes are ranked: loadings, for counts times the root of the mean count."""
+        if self.loadings is None or self.genes is None:
+            return None
+        loadings = self.loadings.set_index("gene")
+        return gene_signal(loadings, self.genes["mean_observed"]) if self.of_counts else loadings
 
     @cached_property
     def uncorrected(self) -> pd.DataFrame | None:

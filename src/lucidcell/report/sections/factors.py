@@ -13,7 +13,6 @@ from lucidcell.plots.heatmap import heatmap_size
 from lucidcell.plots.names import readable
 from lucidcell.readouts.factor_names import MAX_Q, short_term
 from lucidcell.readouts.shares import UNUSED_KL
-from lucidcell.readouts.top_genes import gene_signal
 from lucidcell.report.blocks import Block, Card, Picture, Row, Section, Table, Text
 from lucidcell.report.folder import Run
 from lucidcell.report.pictures import svg_picture
@@ -23,7 +22,7 @@ _GENES = 8  # at each end of a factor
 _LABELS = 12  # in a card
 _TERMS = 3  # for each end of a factor
 _MOST_WITH_ALL_TERMS = 10  # factors; of more, the figure of all factors shows the best term only
-_SIGNAL = "loading × √(mean count per cell)"
+_OF_COUNTS = "loading × √(mean count per cell)"
 _UP_AND_DOWN = "Genes that tell most about the factor: up (orange) and down (blue) as it grows."
 _UP = "Genes that tell most about the factor."
 
@@ -44,10 +43,7 @@ def factors(run: Run) -> Section | None:
     if means is not None:
         blocks.append(_means(means))
     used = table[~idle].sort_values(_order(table), ascending=False, kind="stable")
-    signal = loadings.set_index("gene")
-    if "mean_observed" in genes:
-        signal = gene_signal(signal, genes["mean_observed"])
-    cards = [_card(run, dict(row), signal, means) for _, row in used.iterrows()]
+    cards = [_card(run, dict(row), means) for _, row in used.iterrows()]
     blocks += cards if means is not None else [Row(cards)]
     return Section("Factors", blocks)
 
@@ -74,7 +70,9 @@ def _introduction(run: Run, idle: list[str], table: pd.DataFrame) -> str:
     meaning = [str(run.loadings_meaning[key]) for key in ("how", "unit", "sign") if run.loadings_meaning.get(key)]
     if meaning:
         text += f"Loadings: {'; '.join(meaning)}. "
-    return text + "Genes are ranked by loading and mean count, since loadings of hardly seen genes are mostly noise."
+    if run.of_counts:
+        text += "Genes are ranked by loading and mean count, since loadings of hardly seen genes are mostly noise."
+    return text.rstrip()
 
 
 def _names(run: Run, names: pd.DataFrame, table: pd.DataFrame) -> Table:
@@ -164,15 +162,16 @@ def _means(means: pd.DataFrame) -> Picture:
     )
 
 
-def _card(run: Run, row: dict[str, Any], signal: pd.DataFrame, means: pd.DataFrame | None) -> Card:
-    factor = str(row["factor"])
+def _card(run: Run, row: dict[str, Any], means: pd.DataFrame | None) -> Card:
+    factor, signal = str(row["factor"]), run.signal
+    assert signal is not None
     blocks: list[Block] = []
     pictures = []
     named = _best_terms(run, factor)
     if named:
         blocks.append(Text(named))
     if (signal[factor] != 0).any():
-        pictures.append(_top_genes(signal, factor))
+        pictures.append(_top_genes(signal, factor, _OF_COUNTS if run.of_counts else "loading"))
     if means is not None:
         blocks.append(Text(_who(means[factor])))
         pictures.append(_by_label(means[factor], factor))
@@ -202,11 +201,11 @@ def _best_terms(run: Run, factor: str) -> str:
     return " ".join(ends) or f"No gene set has a q-value of at most {MAX_Q}."
 
 
-def _top_genes(signal: pd.DataFrame, factor: str) -> Picture:
+def _top_genes(signal: pd.DataFrame, factor: str, label: str) -> Picture:
     table = signal.reset_index()
     ends = extreme_genes(table, factor, _GENES)
     return svg_picture(
-        lambda figure: plots.loadings_bars(table, factor, n_genes=_GENES, label=_SIGNAL, ax=figure.subplots()),
+        lambda figure: plots.loadings_bars(table, factor, n_genes=_GENES, label=label, ax=figure.subplots()),
         (3.3, 0.7 + 0.165 * len(ends)),
         alt=f"Genes that tell most about factor {factor}",
         caption=_UP_AND_DOWN if (ends[factor] < 0).any() else _UP,
