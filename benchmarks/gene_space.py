@@ -12,6 +12,9 @@
 - centrality: Spearman with the cross-validated ground truth (`metrics.true_centrality`).
 - neighbors: variance of query genes that 20 neighbours predict out of fold (`metrics.neighborhood_prediction`).
 - faithfulness: mean over factors, 10 factors, by model and by table of genes x factors.
+- markers: loadings of the same fits; whether the genes of C8 marker sets of distinct types lie together: silhouette
+  (cosine) of genes that are in one of the sets only, share of a gene's 10 nearest that are of its set, and the same
+  share for shuffled sets; p of 999 shuffles.
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ import numpy as np
 import pandas as pd
 from annotation_tasks import append as append_rows
 from annotation_tasks import done
+from peer_scvi_tools import DATA
 from peer_scvi_tools import load as load_shared
 from scipy.stats import spearmanr
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, silhouette_score
+from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -260,6 +265,8 @@ def faithful(data: list[str]) -> None:
         adata = load(name)
         fitted = TEN[model](adata)
         fitted.train(progress=False)
+        markers(name, model, fitted.readable_loadings())
+        markers(name, "PCA", pca_loadings(pca_reconstruction(values_of(adata))[0]).iloc[:, :10])
         rng = np.random.default_rng(0)
         names = fitted.schema.gene_names
         tables: dict[str, Any] = {
@@ -279,6 +286,33 @@ def faithful(data: list[str]) -> None:
             row |= {"deletion": found["deletion"].mean(), "deletion_random": found["deletion_random"].mean()}
             row |= {"insertion": found["insertion"].mean(), "insertion_random": found["insertion_random"].mean()}
             append(out, row | {"factors_beyond_chance": int((found["p_value"] <= 0.05).sum())})
+
+
+TYPES = {
+    "pbmc3k": ("HAY_BONE_MARROW", "NK_CELLS PLATELET MONOCYTE FOLLICULAR_B_CELL NAIVE_T_CELL DENDRITIC_CELL"),
+    "baron_human": ("MURARO_PANCREAS", "ACINAR_CELL DUCTAL_CELL ENDOTHELIAL_CELL ALPHA_CELL BETA_CELL DELTA_CELL"),
+}
+
+
+def markers(name: str, model: str, loadings: pd.DataFrame) -> None:
+    out = HERE / "gene_space_markers.csv"
+    if (name, model) in done(out, ["data", "model"]):
+        return
+    prefix, types = TYPES[name]
+    sets = lc.read_gmt(DATA / "gene_sets" / "c8.all.v7.5.1.symbols.gmt")
+    member = pd.DataFrame({one: loadings.index.isin(sets[f"{prefix}_{one}"]) for one in types.split()}, loadings.index)
+    member = member[member.sum(axis=1) == 1]
+    of_gene = member.to_numpy().argmax(1)
+    v = loadings.loc[member.index].to_numpy()
+    near = np.argsort(-cosine_similarity(v) + 9 * np.eye(len(v)), axis=1)[:, :10]
+    rng = np.random.default_rng(0)
+    share, null = (of_gene[near] == of_gene[:, None]).mean(), []
+    for _ in range(999):
+        shuffled = rng.permutation(of_gene)
+        null.append((shuffled[near] == shuffled[:, None]).mean())
+    row = {"data": name, "model": model, "genes": len(v), "silhouette": silhouette_score(v, of_gene, metric="cosine")}
+    row |= {"same_set": share, "same_set_shuffled": np.mean(null), "p_value": (1 + np.sum(null >= share)) / 1000}
+    append(out, row)
 
 
 def missing_models(out: Path, data: list[str]) -> Iterator[tuple[str, str]]:

@@ -6,9 +6,9 @@
 - simulated: 20 donors of 200 cells and 200 genes, a bin for each; the coupling of one module of 20 genes depends on
   the phenotype (effect 1), means do not. AUROC of the module's genes by |effect| of `associate`, for a siVAE per bin,
   mean expression, and centrality by PCA of a donor's cells; with effect 0 the p-values of all genes against uniform.
-- donors: ulv_donors (severe against mild, bins of 100 cells) and pig_airway (knock-out against wild type within each
-  cell type, one bin of at least 80 cells for each donor): permutation test of separation, genes, Hallmark sets and
-  edges with FDR, and what so few donors can show at all.
+- donors: ulv_donors (severe against mild, one or two bins of 100 cells) and pig_airway (knock-out against wild type
+  within each cell type, one bin of 80 cells for each donor), 300 variable genes: permutation test of separation,
+  genes, Hallmark sets and edges with FDR, and what so few donors can show at all.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from lucidcell.readouts.population_results import PopulationNetworks
 from lucidcell.readouts.population_tests import as_phenotype, rank_test
 
 HERE = Path(__file__).parent
+N_GENES = 300
 FITS: dict[str, Any] = {"model_arguments": {"n_hidden": (128, 64)}, "progress": False}  # small bins, small networks
 DONORS = {
-    "ulv_donors": {"by": "donor", "phenotype": "phenotype", "bin_size": 100},
+    "ulv_donors": {"by": "donor", "phenotype": "phenotype", "bin_size": 100, "n_bins_max": 2},
     "pig_airway": {"by": "donor", "phenotype": "condition", "bin_size": 80, "n_bins_max": 1},
 }
 
@@ -100,6 +101,7 @@ def donors(data: list[str]) -> None:
                 continue
             cells = adata if part == "all" else adata[adata.obs["cell_type"] == part].copy()
             cells = cells[:, np.asarray((cells.X > 0).sum(0)).ravel() >= 0.05 * cells.n_obs].copy()
+            cells = lc.select_genes(cells, n_top_genes=N_GENES)
             start = time.perf_counter()
             networks = lc.population_networks(cells, **DONORS[name], **FITS)
             seconds = time.perf_counter() - start
