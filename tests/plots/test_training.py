@@ -22,14 +22,15 @@ def test_curves_are_the_negative_elbo_at_full_weight(ax, history):
     np.testing.assert_array_equal(lines["training cells"].get_ydata(), expected)
 
 
-def test_a_curve_stops_where_a_phase_has_none(ax, history):
+def test_a_phase_that_passes_over_no_cells_is_left_out(ax, history):
     phase = ["cells"] * 10 + ["genes"] * 5 + ["joint"] * (len(history) - 15)
     of_genes = np.array([one == "genes" for one in phase])
     history.loc[of_genes, history.columns.drop("epoch")] = np.nan
-    lines = training_curves(history.assign(phase=phase), ax=ax).get_lines()
-    drawn = [line.get_xdata() for line in lines if len(line.get_xdata()) > 2]
-    assert [len(one) for one in drawn] == [10, len(history) - 15] * 2
+    lines = training_curves(history.assign(phase=phase), best_epoch=17, ax=ax).get_lines()
+    drawn = [list(line.get_xdata()) for line in lines if len(line.get_xdata()) > 2]
+    assert drawn == [list(range(1, 11)), list(range(11, len(history) - 4))] * 2
     assert len(curves(ax)) == 2, "one entry of the legend for each curve"
+    assert [text.get_text() for text in ax.texts] == ["cells", "joint", "best"]
 
 
 def test_without_terms_the_loss_is_drawn(ax, history):

@@ -26,7 +26,7 @@ def training_curves(history: pd.DataFrame, *, best_epoch: int | None = None, ax:
     ----------
     history
         Columns epoch, train_loss and, as far as they exist, train_reconstruction, train_kl,
-        validation_negative_elbo, phase.
+        validation_negative_elbo, phase. A phase without train_kl, as that of siVAE's genes alone, is left out.
     best_epoch
         Epoch (as in the column) whose weights were kept; marked by a line.
     ax
@@ -38,6 +38,10 @@ def training_curves(history: pd.DataFrame, *, best_epoch: int | None = None, ax:
         If the table is empty or lacks epoch or train_loss.
     """
     require_columns(history, ["epoch", "train_loss"], "training history")
+    history = _over_cells(history, "train_kl")
+    note = f"best: epoch {best_epoch}"
+    if "given" in history and best_epoch is not None:
+        best_epoch, note = next(iter(history["epoch"][history["given"] == best_epoch]), None), "best"
     with style():
         ax = axes_or_new(ax, (5.2, 3.4))
         curves = [("training cells", _training_elbo(history), TRAIN)]
@@ -47,7 +51,7 @@ def training_curves(history: pd.DataFrame, *, best_epoch: int | None = None, ax:
         ax.set_ylim(*_limits([values.to_numpy(float) for _, values, _ in curves]))
         if best_epoch is not None:
             ax.axvline(best_epoch, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            _note(ax, best_epoch, f"best: epoch {best_epoch}", history)
+            _note(ax, best_epoch, note, history)
         ax.set_ylabel("negative ELBO (nats per cell)")
     return ax
 
@@ -68,6 +72,7 @@ def kl_curve(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         If the table is empty or lacks epoch or train_kl.
     """
     require_columns(history, ["epoch", "train_kl"], "training history")
+    history = _over_cells(history, "train_kl")
     with style():
         ax = axes_or_new(ax, (5.2, 3.4))
         curves = [("training cells", history["train_kl"], TRAIN)]
@@ -79,6 +84,16 @@ def kl_curve(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def _over_cells(history: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Epochs of phases that have values in the column, renumbered: a phase of genes alone passes over no cells."""
+    if "phase" not in history or column not in history:
+        return history
+    kept = history[column].notna().groupby(history["phase"]).transform("any")
+    if kept.all() or not kept.any():
+        return history
+    return history[kept].assign(given=history["epoch"], epoch=np.arange(1, kept.sum() + 1))
+
+
 def _training_elbo(history: pd.DataFrame) -> pd.Series:
     """Return reconstruction + KL at full weight, to be comparable with the held-out curve; else the loss itself."""
     terms = [column for column in ("train_reconstruction", "train_kl") if column in history]
@@ -88,10 +103,10 @@ def _training_elbo(history: pd.DataFrame) -> pd.Series:
 def _draw_curves(ax: Axes, history: pd.DataFrame, curves: list[tuple[str, pd.Series, str]], corner: Corner) -> None:
     marker = "o" if len(history) < 3 else None
     phases = history["phase"] if "phase" in history else pd.Series("", history.index)
-    number = (phases != phases.shift()).cumsum()  # a curve stops where a phase has none, as that of genes alone
+    number = (phases != phases.shift()).cumsum()
     for name, values, color in curves:
         seen = values.notna()  # a model may look at held-out cells every few epochs only
-        for part, rows in history[seen].groupby(number[seen]):
+        for part, rows in history[seen].groupby(number[seen]):  # a new phase may begin elsewhere
             label = name if part == number[seen].iloc[0] else None
             ax.plot(rows["epoch"], values[rows.index], color=color, label=label, marker=marker, markersize=4)
     _mark_phases(ax, history)
