@@ -14,7 +14,7 @@ from lucidcell.report.pictures import png_picture, svg_picture
 from lucidcell.report.wording import number
 
 _CENTRAL = 40  # genes of the network
-_QUANTILE = 0.1  # of the distances of their pairs, below which they are linked
+_QUANTILE = 0.05  # of the distances of their pairs, below which they are linked
 _MOST_PAIRS = 2  # of factors that are drawn
 
 
