@@ -30,6 +30,7 @@ from sklearn.metrics import roc_auc_score
 
 import lucidcell as lc
 from lucidcell.comparators.expression import log_normalize
+from lucidcell.errors import DataError
 from lucidcell.readouts.centrality import degree_centrality
 from lucidcell.readouts.population_results import PopulationNetworks
 from lucidcell.readouts.population_tests import as_phenotype, rank_test
@@ -105,11 +106,15 @@ def donors(data: list[str]) -> None:
             start = time.perf_counter()
             networks = lc.population_networks(cells, **DONORS[name], **FITS)
             seconds = time.perf_counter() - start
-            genes, apart = networks.associate(), networks.separation()
+            try:
+                genes, apart = networks.associate(), networks.separation()
+            except DataError as error:
+                print(name, part, error)
+                continue
             sets = networks.enrichment(lc.read_gmt(DATA / "gene_sets" / f"{hallmarks[name]}.gmt"))
             edges = networks.edges()
             row = {
-                "data": name, "cells": part, "donors": len(networks.networks), "dropped": len(networks.dropped),
+                "data": name, "cells": part, "depth_p": genes.attrs["depth_p_value"], "donors": len(networks.networks), "dropped": len(networks.dropped),
                 "bins": len(networks.bins), "genes": cells.n_vars,
                 "mean_centrality": networks.bins["mean_centrality"].mean(), "separation": apart["statistic"],
                 "separation_p": apart["p_value"], "smallest_gene_p": genes["p_value"].min(),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lucidcell import __version__
-from lucidcell.errors import FileError, LucidcellError, SettingError
+from lucidcell.errors import DataError, FileError, LucidcellError, SettingError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -372,12 +372,16 @@ def populations(
     figure.savefig(out / "embedding.png", dpi=200)
     if networks.phenotype is None:
         return
-    genes, apart = networks.associate(), networks.separation()
+    try:
+        genes, apart = networks.associate(), networks.separation()
+    except DataError as error:
+        typer.echo(f"no test of {phenotype}: {error}")
+        return
     genes.to_csv(out / "genes.csv", index=False)
     networks.edges().to_csv(out / "edges.csv", index=False)
     typer.echo(f"separation by {phenotype}: {apart['test']} {apart['statistic']:.3f}, p = {apart['p_value']:.3g}")
     found = genes["gene"][genes["q_value"] <= 0.05]
-    typer.echo(f"genes with q <= 0.05: {', '.join(found) if len(found) else 'none'}")
+    typer.echo(f"{len(found)} genes with q <= 0.05{': ' if len(found) else ''}{', '.join(found[:20])}")
     typer.echo(genes.attrs["note"])
 
 

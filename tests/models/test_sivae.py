@@ -220,6 +220,32 @@ def test_genes_learn_the_weights_that_the_cells_have_learnt(
     assert last_step < 0.1 * moved  # they are where the cells ended: one step on from the last one seen
 
 
+@pytest.mark.parametrize("phase", ["cells", "genes"])
+def test_an_interrupt_before_the_joint_phase_keeps_what_the_cells_have_learnt(
+    simulated_once: ad.AnnData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, phase: str
+) -> None:
+    seen: list[int] = []
+    name = {"cells": "loss", "genes": "gene_loss"}[phase]
+    loss = getattr(SIVAEModule, name)
+
+    def interrupt(self: SIVAEModule, *arguments: Any) -> Loss:
+        seen.append(1)
+        if len(seen) == 60:
+            raise KeyboardInterrupt
+        return loss(self, *arguments)
+
+    monkeypatch.setattr(SIVAEModule, name, interrupt)
+    model = SIVAE(simulated_once, **SMALL)
+    model.train(200, early_stopping=False, **TRAIN)
+    assert model.training_facts["stopped"] == "interrupted"
+    assert "what is said of genes is not learnt" in caplog.text
+    batch = one_batch(model)
+    with torch.no_grad():
+        of_gene_decoder = model.module.output_weight(model.module.encode_genes().mu)
+        assert (model.module.weight - of_gene_decoder).abs().max() > 0.01
+        assert torch.isfinite(model.module.decode(model.module.encode(batch).mu, model.module.design(batch))).all()
+
+
 @pytest.mark.usefixtures("without_noise")
 def test_the_loss_of_genes_is_their_negative_elbo(fitted) -> None:
     module = fitted().module

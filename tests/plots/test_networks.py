@@ -43,7 +43,9 @@ def test_genes_without_an_edge_are_left_out(graph, ax):
 
 
 def test_some_genes_bring_their_neighbours(graph, ax):
-    network_drawing(graph, genes=["hub", "stranger"], ax=ax)
+    with pytest.raises(DataError, match="1 of 2 genes are not in the network, such as 'stranger'"):
+        network_drawing(graph, genes=["hub", "stranger"])
+    network_drawing(graph, genes="hub", ax=ax)
     assert {text.get_text() for text in ax.texts} == {"hub", "a", "b"}
     assert ax.get_xlabel() == "3 genes, 2 edges"
 

@@ -230,6 +230,22 @@ def test_summaries_equal_scikit_learn(models: dict[str, Any], method: str, basel
             assert_equal_up_to_sign(tables["pca_centred"][factor].to_numpy(), wanted, 2e-2)
 
 
+@pytest.mark.parametrize("widest", [4096, 3])
+def test_scores_that_are_the_same_in_all_cells_have_no_centred_component(
+    monkeypatch: pytest.MonkeyPatch, widest: int
+) -> None:
+    from lucidcell.maths.chain import Changes
+    from lucidcell.readouts import attribution_summary
+
+    monkeypatch.setattr(attribution_summary, "WIDEST_GRAM", widest)
+    summary = attribution_summary.new_summary("pca_centred", 20, 20)
+    same = torch.randn(1, 1, 20, generator=torch.Generator().manual_seed(0)).expand(512, 1, 20)
+    for _ in range(10):
+        summary.add(Changes(same, None), None)
+    assert not summary.column(attribution_summary.Basis(None)).any()
+    assert np.isnan(summary.share)
+
+
 def assert_equal_up_to_sign(found: np.ndarray, wanted: np.ndarray, share: float) -> None:
     turned = np.sign(found @ wanted)
     np.testing.assert_allclose(found * turned, wanted, atol=share * np.abs(wanted).max())

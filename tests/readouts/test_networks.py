@@ -131,6 +131,8 @@ def test_bad_loadings_are_refused_with_numbers(loadings: pd.DataFrame) -> None:
     for quantile in (0, 1.5, True, "all"):
         with pytest.raises(SettingError, match="above 0 and at most 1"):
             gene_network(loadings, quantile)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="at most 20000"):
+        gene_network(np.zeros((20_001, 1)))
     with pytest.raises(DataError, match="at least 2"):
         gene_network(loadings, 0.1, ["g0"])
     with pytest.raises(DataError, match="g99"):

@@ -192,3 +192,11 @@ def test_values_are_found_by_name():
     ):
         with pytest.raises(DataError, match=words):
             series_of(given, ["a"])
+
+
+def test_an_approximation_gives_no_p_below_the_smallest_there_is():
+    numbers = as_phenotype(pd.Series(np.arange(10.0), list("abcdefghij")))
+    values = np.array([np.arange(10.0), np.r_[np.arange(8.0), 9, 8]])
+    p_values = rank_test(values, numbers)[1]
+    assert (p_values >= numbers.smallest_p).all()
+    assert p_values[0] == pytest.approx(2 / factorial(10))

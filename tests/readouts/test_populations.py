@@ -101,8 +101,8 @@ def test_bins_of_a_population_are_disjoint_and_do_not_depend_on_the_others(donor
     assert all((donors.obs["donor"].iloc[one.rows] == one.population).all() for one in bins)
     few = donors[donors.obs["donor"].isin(["d3", "d4"])]
     alone = split(few.obs["donor"], bin_size=100, n_bins_max=None, seed=0)[0]
-    cells = {one.file: list(donors.obs_names[one.rows]) for one in bins}
-    assert [list(few.obs_names[one.rows]) for one in alone] == [cells[one.file] for one in alone]
+    cells = {(one.population, one.number): list(donors.obs_names[one.rows]) for one in bins}
+    assert [list(few.obs_names[one.rows]) for one in alone] == [cells[one.population, one.number] for one in alone]
     other = split(donors.obs["donor"], bin_size=100, n_bins_max=1, seed=1)[0]
     assert len(other) == len(kept) == 12
     assert list(other[0].rows) != list(bins[0].rows)
@@ -267,8 +267,7 @@ def test_similarities_are_averaged_over_pairs_of_bins():
     kernel = similarity(adjacency, ["a", "b", "b"], ["a", "b"])
     single = similarity(adjacency, ["a", "b", "c"], ["a", "b", "c"]).to_numpy()
     assert kernel.loc["a", "b"] == pytest.approx(single[0, 1:].mean())
-    assert kernel.loc["b", "b"] == pytest.approx(single[1:, 1:].mean())
-    assert kernel.loc["a", "a"] == pytest.approx(1)
+    assert list(np.diag(kernel)) == [1, 1], "also of a population with several bins"
 
 
 def test_the_embedding_is_that_of_scikit_learn():
@@ -463,3 +462,46 @@ def test_cells_of_a_column_may_lack_the_phenotype(donors, fits):
     assert found.associate().attrs["left_out"] == ["d2"]
     assert np.isnan(found.phenotype["d2"])
     assert all(found.phenotype[f"d{d}"] == 20 + d for d in range(N_DONORS) if d != 2)
+
+
+def test_other_cells_of_a_population_are_fitted_again(donors, fits, tmp_path):
+    given = {"bin_size": 100, "n_bins_max": 1, "folder": tmp_path / "fits", "progress": False}
+    population_networks(donors, **given)
+    n_fits = len(fits)
+    other = donors.copy()
+    other.obs["donor"] = np.random.default_rng(5).permutation(donors.obs["donor"])
+    again = population_networks(other, **given)
+    assert len(fits) == 2 * n_fits
+    fresh = population_networks(other, bin_size=100, n_bins_max=1, progress=False)
+    pd.testing.assert_frame_equal(again.centrality, fresh.centrality)
+
+
+def test_genes_that_do_not_vary_have_no_centrality_and_no_edges(donors, fits):
+    silent = donors.copy()
+    x = silent.X.toarray()
+    x[np.ix_(silent.obs["donor"] == "d3", [0, 1, 2, 5])] = 0
+    silent.X = sp.csr_matrix(x)
+    found = population_networks(silent, bin_size=100, quantile=0.3, n_top_genes=12, progress=False)
+    assert {"g0", "g1", "g2", "g5"} <= set(found.genes)
+    assert found.centrality.loc[["g0", "g1", "g2", "g5"], "d3"].isna().all()
+    assert found.centrality.drop(columns="d3").notna().all(axis=None)
+    for one in found.networks["d3"]:
+        assert one[found.genes.isin(["g0", "g1", "g2", "g5"])].nnz == 0
+        assert one.nnz > 0
+
+
+def test_depth_that_goes_with_the_phenotype_is_said_and_makes_nothing_independent(donors, fits):
+    thinned = donors.copy()
+    x, ill = thinned.X.toarray(), (thinned.obs["health"] == "ill").to_numpy()
+    x[ill] = np.random.default_rng(0).binomial(x[ill].astype(int), 0.5)
+    thinned.X = sp.csr_matrix(x)
+    given = {"bin_size": 100, "phenotype": "health", "progress": False}
+    deep, thin = (population_networks(one, **given) for one in (donors, thinned))
+    sums = pd.Series(x.sum(1), thinned.obs_names).groupby(thinned.obs["donor"].to_numpy()).mean()
+    assert thin.depth["d0"] == pytest.approx(sums["d0"], rel=0.05)
+    table = thin.associate()
+    assert table.attrs["depth_p_value"] <= 0.05
+    assert "thin the counts to a common depth" in table.attrs["note"]
+    assert not table["independent"].any()
+    assert deep.associate().attrs["depth_p_value"] > 0.05
+    assert "common depth" not in deep.associate().attrs["note"]

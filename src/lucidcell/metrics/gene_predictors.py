@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Predictor = Literal["mlp", "ridge"]
 HIDDEN = (16, 8, 4)
 HELD_OUT = 0.1  # share of the training cells on which the best epoch is chosen
+QUERIES_AT_A_TIME = 128
 RIDGE = 1.0  # on standardised genes and the sum over cells, as in scikit-learn
 
 
@@ -130,14 +131,16 @@ def neighborhood_prediction(
     if len(constant := np.flatnonzero(~z[:, at].any(0))):
         first = names[at[constant[0]]]
         raise DataError(f"{len(constant)} queries are the same in all cells, such as {first!r}: leave them out.")
-    inputs = _inputs(z, names, at, near)
     fold = folds(len(z), n_folds, seed)
-    target = np.ascontiguousarray(z[:, at].T)[:, :, None]
-    if model == "ridge":
-        predicted = _ridge(inputs, target, fold)
-    else:
-        predicted = _out_of_fold(inputs, target, fold, HIDDEN, max_epochs, 1e-2, seed, batch=256)
-    return pd.Series(_explained(z[:, at], predicted[:, :, 0].T), names[at], name="explained")
+    explained = []
+    for some in np.array_split(at, -(-len(at) // QUERIES_AT_A_TIME)):
+        inputs, target = _inputs(z, names, some, near), np.ascontiguousarray(z[:, some].T)[:, :, None]
+        if model == "ridge":
+            predicted = _ridge(inputs, target, fold)
+        else:
+            predicted = _out_of_fold(inputs, target, fold, HIDDEN, max_epochs, 1e-2, seed, batch=256)
+        explained.append(_explained(z[:, some], predicted[:, :, 0].T))
+    return pd.Series(np.concatenate(explained), names[at], name="explained")
 
 
 def _inputs(z: np.ndarray, names: pd.Index, at: np.ndarray, near: dict[Hashable, list[Hashable]]) -> np.ndarray:

@@ -92,13 +92,19 @@ def _principal_scores(module: VAEModule, training: Cells, n_components: int, see
         return np.asarray(cells.T @ left - np.outer(offset, left.sum(0)) - level @ left, np.float32)
 
     if min(shape) <= MOST_EXACT:
-        dense = cells.toarray() - offset - level[:, None]
-        if shape[0] <= shape[1]:
-            squares, left = np.linalg.eigh(dense @ dense.T)
-            return (dense.T @ left)[:, ::-1][:, :n_components].copy()
-        squares, right = np.linalg.eigh(dense.T @ dense)
-        scores = right * np.sqrt(np.maximum(squares, 0))
-        return scores[:, ::-1][:, :n_components].copy()
+        by_cells = shape[0] <= shape[1]
+        gram = np.zeros((min(shape), min(shape)))
+        for start in range(0, max(shape), CELLS_AT_A_TIME):
+            part = slice(start, start + CELLS_AT_A_TIME)
+            if by_cells:  # some genes of all cells
+                dense = cells[:, part].toarray() - offset[part] - level[:, None]
+                gram += dense @ dense.T
+            else:
+                dense = cells[part].toarray() - offset - level[part, None]
+                gram += dense.T @ dense
+        squares, vectors = np.linalg.eigh(gram)
+        scores = transposed(vectors) if by_cells else vectors * np.sqrt(np.maximum(squares, 0))
+        return np.ascontiguousarray(scores[:, ::-1][:, :n_components], np.float32)
     basis = np.random.default_rng(seed).standard_normal((shape[1], min(n_components + N_MORE, min(shape))))
     for _ in range(N_ITERATIONS):
         basis = np.linalg.qr(transposed(np.linalg.qr(times(basis.astype(np.float32)))[0]))[0]

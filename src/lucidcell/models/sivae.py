@@ -29,6 +29,7 @@ paper and public code.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -68,6 +69,8 @@ if TYPE_CHECKING:
     from lucidcell.cells.schema import Schema
     from lucidcell.training.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 L2_OF_GENES = 0.01  # of the gene side's hidden layers, as a share of `l2`
 SHARES = (0.15, 0.3, 0.55)  # of the steps of training: cells, genes, together (LOG.md)
 MOST_PRETRAINED_GENES = 20_000  # by default; of more genes, free output weights would fill the memory
@@ -92,6 +95,11 @@ class SIVAEConfig(VAEConfig):
         whole_number(self, "n_feature_inputs")
         whole_number(self, "gene_batch_size", 0)
         yes_or_no(self, "pretrain")
+        if self.pretrain and self.linear_decoder:
+            raise SettingError(
+                "pretrain is True, and the loadings of a linear decoder are its weights, so that there is nothing to "
+                "train before: leave it out."
+            )
         if isinstance(self.feature_kl_weight, str):
             one_of(self, "feature_kl_weight", ("mean", "elbo"))
         else:
@@ -101,11 +109,6 @@ class SIVAEConfig(VAEConfig):
                 f"gene_batch_size is {self.gene_batch_size}, and the softmax of gene_likelihood='nb' needs all genes "
                 "at once; leave it out, or use the Gaussian."
             )
-
-    @property
-    def in_phases(self) -> bool:
-        """Whether cells, then genes, train before the joint phase; loadings of a linear decoder are its weights."""
-        return self.pretrain and not self.linear_decoder
 
 
 class SIVAEModule(VAEModule):
@@ -175,7 +178,7 @@ class SIVAEModule(VAEModule):
     def joint_loss(self, batch: Batch, progress: float) -> Loss:
         """Negative ELBO of cells and genes, and the interpretability term."""
         config, design = self.config, self.design(batch)
-        weight_of_kl = 1.0 if config.in_phases else warm_up(progress, config.kl_warmup)
+        weight_of_kl = 1.0 if config.pretrain else warm_up(progress, config.kl_warmup)
         posterior = self.encode(batch)
         z = self.sample_z(posterior)
         hidden = self.hidden(z, design)
@@ -236,9 +239,9 @@ class SIVAEModule(VAEModule):
         held = {id(one) for one in (*alone, self.j)}
         of_cells = [one for one in self.parameters() if id(one) not in held]
         together = [*(one for one in of_cells if one is not self.weight), *of_genes, *decoder, self.j]
-        warmup = 0.0 if config.in_phases else config.kl_warmup
+        warmup = 0.0 if config.pretrain else config.kl_warmup
         joint = Phase("joint", self.joint_loss, together, SHARES[2], warmup, large_products=True)
-        if not config.in_phases:
+        if not config.pretrain:
             return [joint]
         return [
             Phase("cells", self.loss, of_cells, SHARES[0], config.kl_warmup, large_products=True),
@@ -279,7 +282,8 @@ class SIVAE(GaussianModel):
     gene_batch_size
         Genes of a step of the joint phase, for the Gaussian; None: all up to 4,096.
     pretrain
-        Whether the cells alone, then the genes alone, train first; None: yes, for at most 20,000 genes.
+        Whether the cells alone, then the genes alone, train first; None: yes, for at most 20,000 genes and a decoder
+        that is not linear.
 
     Raises
     ------
@@ -323,7 +327,7 @@ class SIVAE(GaussianModel):
         config = SIVAEConfig(  # as far as it does not depend on the data
             n_hidden, n_latent, gene_likelihood, input, linear_decoder, l2, kl_warmup, gamma, feature_input,  # type: ignore[arg-type]
             1 if n_feature_inputs is None else n_feature_inputs, feature_kl_weight, gene_batch_size or 0,
-            True if pretrain is None else pretrain,
+            False if pretrain is None else pretrain,
         )  # fmt: skip
         cells = Cells.from_anndata(
             adata,
@@ -341,7 +345,7 @@ class SIVAE(GaussianModel):
             config,
             n_feature_inputs=n_gene_inputs(feature_input, n_feature_inputs, len(cells), n_genes),
             gene_batch_size=GENES_AT_A_TIME if gene_batch_size is None and gaussian else config.gene_batch_size,
-            pretrain=n_genes <= MOST_PRETRAINED_GENES if pretrain is None else pretrain,
+            pretrain=n_genes <= MOST_PRETRAINED_GENES and not linear_decoder if pretrain is None else pretrain,
         )
         with torch.random.fork_rng(devices=[]):
             module = SIVAEModule(config, Sizes.of(cells.schema))  # type: ignore[arg-type]
@@ -360,7 +364,12 @@ class SIVAE(GaussianModel):
         return module
 
     def _after_training(self) -> None:
-        self.module.settle()
+        if "joint" in set(self.history.get("phase", ())):
+            self.module.settle()
+        else:  # interrupted: the output weights are those of the cells' own phase
+            logger.warning(
+                "training ended before cells and genes trained together; what is said of genes is not learnt."
+            )
 
     @classmethod
     def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
@@ -399,7 +408,7 @@ class SIVAE(GaussianModel):
     def sample(
         self, adata: AnnData | None = None, *, n_cells: int | None = None, of: str = "posterior", seed: int = 0
     ) -> pd.DataFrame:
-        """Cells drawn from the model, (n, G): counts for NB, otherwise x with its noise.
+        """Cells drawn from the model, (n, G): counts for NB, otherwise centred and scaled x with its noise.
 
         Parameters
         ----------

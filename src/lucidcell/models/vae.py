@@ -189,7 +189,11 @@ class VAEModule(SCVIModule):
         return super().decode(z, design) if self.softmax else linear(*self.logits(z, design))
 
     def expression(self, z: Tensor, design: Tensor) -> Tensor:
-        """Expected share of each gene in the cell's counts, (B, G); of other values, their mean."""
+        """Expected share of each gene in the cell's counts, (B, G).
+
+        Of a Gaussian the mean of log(1 + normalised counts) transformed back, which is below the mean of the counts; of
+        other values their mean.
+        """
         if self.softmax:
             return super().expression(z, design)
         x = self.decode(z, design) * self.gene_scale + self.gene_mean

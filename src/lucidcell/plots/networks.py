@@ -109,11 +109,14 @@ def network_drawing(
     Raises
     ------
     DataError
-        If no edge is left.
+        If a gene is not in the network, or no edge is left.
     """
     import networkx
 
-    wanted = [gene for gene in dict.fromkeys(genes) if gene in graph] if genes is not None else []
+    genes = [genes] if isinstance(genes, str) else genes
+    wanted = list(dict.fromkeys(genes)) if genes is not None else []
+    if unknown := [gene for gene in wanted if gene not in graph]:
+        raise DataError(f"{len(unknown)} of {len(wanted)} genes are not in the network, such as {unknown[0]!r}.")
     near = graph.edge_subgraph(graph.edges(wanted) if genes is not None else graph.edges)
     if not near.number_of_edges():
         of = f"the {len(list(genes))} genes" if genes is not None else f"{graph.number_of_nodes()} genes"

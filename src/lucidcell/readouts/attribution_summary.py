@@ -22,6 +22,7 @@ WORDS = {
 SUMMARIES = tuple(WORDS)
 WIDEST_GRAM = 4096  # above it, principal components come from a sketch
 DIRECTIONS_OF_SKETCH = 32
+ROUNDING = 1e-5  # share of the squares below which a variance is that of single precision
 
 
 class Summary(Protocol):
@@ -142,13 +143,14 @@ class _Gram(_Principal):
         from scipy.linalg import eigh
 
         covariance = self.moments.double() / self.n
+        largest = float(covariance.trace())
         if self.centred:
             mean = self.total / self.n
             covariance = covariance - torch.outer(mean, mean)
         root = basis.root
         of_scores = covariance if root is None else root @ covariance @ root.t()  # the eigenvalues of the scores' own
         size = float(of_scores.trace())
-        if size <= 0:
+        if size <= 0 or float(covariance.trace()) <= ROUNDING * largest:
             return basis.times(torch.zeros_like(self.total)).numpy()
         last = len(of_scores) - 1
         value, vector = eigh(of_scores.numpy(), subset_by_index=[last, last])
@@ -176,13 +178,13 @@ class _Sketch(_Principal):
         assert basis.vectors is None
         mean = (self.total / self.n).to(self.rows.dtype)
         stacked, size = self.rows / self.n**0.5, self.squares / self.n
-        signs = torch.ones(len(stacked), dtype=torch.float64)
+        signs, largest = torch.ones(len(stacked), dtype=torch.float64), size
         if self.centred:  # less the outer product of the mean
             stacked, signs = torch.cat([stacked, mean[None]]), torch.cat([signs, -signs[:1]])
             size -= float(mean.double().square().sum())
         axes, triangle = torch.linalg.qr(stacked.t().double())
         values, vectors = torch.linalg.eigh(triangle @ (signs[:, None] * triangle.t()))
-        if size <= 0 or values[-1] <= 0:
+        if size <= ROUNDING * largest or values[-1] <= 0:
             return np.zeros(len(mean))
         self.share = float(values[-1]) / size
         return self._signed(axes @ vectors[:, -1] * values[-1].sqrt(), basis)

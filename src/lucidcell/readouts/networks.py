@@ -19,6 +19,7 @@ from lucidcell.readouts.arguments import require_whole
 if TYPE_CHECKING:
     from networkx import Graph
 
+MOST_GENES = 20_000  # of a network: 200 million pairs, 1.6 GB
 Metric = Literal["euclidean", "cosine", "correlation"]
 
 
@@ -119,7 +120,8 @@ def gene_network(loadings: Any, quantile: float = 0.01, genes: Sequence[Hashable
     Raises
     ------
     DataError
-        If the loadings are no matrix of finite numbers, name a gene twice, or a gene is unknown.
+        If the loadings are no matrix of finite numbers, name a gene twice, a gene is unknown, or there are more than
+        20,000 genes.
     SettingError
         If the quantile is none.
     """
@@ -134,9 +136,16 @@ def gene_network(loadings: Any, quantile: float = 0.01, genes: Sequence[Hashable
         v, names = v[kept], names[kept]
     if len(names) < 2:
         raise DataError(f"a network of {len(names)} gene has no pairs: pass at least 2 genes.")
+    if len(names) > MOST_GENES:
+        raise DataError(
+            f"a network of {len(names)} genes has too many pairs to compare: pass at most {MOST_GENES} genes, such as "
+            "the most central ones."
+        )
     distance = pdist(v)
     edges = np.flatnonzero(distance < np.quantile(distance, quantile))
-    first, second = (side[edges] for side in np.triu_indices(len(names), 1))
+    starts = np.concatenate([[0], np.cumsum(np.arange(len(names) - 1, 0, -1))])  # of each gene's pairs with later ones
+    first = np.searchsorted(starts, edges, side="right") - 1
+    second = edges - starts[first] + first + 1
     labels = names.tolist()
     graph = nx.Graph()
     graph.add_nodes_from(labels)

@@ -46,8 +46,9 @@ class Bin:
     rows: np.ndarray  # of the AnnData, in its order
 
     @property
-    def file(self) -> str:  # a population may have a name that is none for a file
-        return f"bin_{sha256(self.population.encode()).hexdigest()[:16]}_{self.number}.npz"
+    def file(self) -> str:  # a population may have a name that is none for a file, and other cells another time
+        cells = sha256(self.population.encode() + self.rows.astype("<i8").tobytes())
+        return f"bin_{cells.hexdigest()[:16]}_{self.number}.npz"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class FittedBin:
     """What is kept of a fit."""
 
     loadings: pd.DataFrame  # genes x factors
-    centrality: pd.Series  # per gene: share of its variance that the model explains
+    centrality: pd.Series  # per gene: share of its variance that the model explains; NaN if it is the same in all cells
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Expression:
     """Mean expression of each population over the cells of its bins."""
 
     mean: pd.DataFrame  # genes x populations
+    depth: pd.Series  # counts per cell, by population; NaN of values that are no counts
     checksum: int  # of all cells of the AnnData
 
 
@@ -142,7 +144,8 @@ def mean_expression(adata: AnnData, layer: str | None, bins: Sequence[Bin], popu
     sums = totals["log" if counts else "plain"] / np.bincount(member[member >= 0])[:, None]
     table = pd.DataFrame(sums.T, pd.Index(adata.var_names.astype(str), name="gene"), list(populations))
     table.attrs["unit"] = "mean of log(1 + counts per 10,000)" if counts else "mean of the values given"
-    return Expression(table, checksum)
+    depth = totals["plain"].sum(1) / np.bincount(member[member >= 0]) if counts else np.nan
+    return Expression(table, pd.Series(depth, list(populations), name="depth"), checksum)
 
 
 def _log_normalised(block: sp.csr_matrix) -> sp.csr_matrix:
@@ -238,7 +241,9 @@ def _fit(
     loadings, centrality = fit(cells, layer, model_arguments, training, seed)
     genes = pd.Index(loadings.index.astype(str).to_numpy(object), name="gene")
     table = pd.DataFrame(loadings.to_numpy(float), genes, loadings.columns.astype(str).to_numpy(object))
-    made = FittedBin(table, pd.Series(centrality.reindex(loadings.index).to_numpy(float), genes))
+    varied = loadings.index.isin(cells.var_names[_varies(cells.X if layer is None else cells.layers[layer])])
+    explained = np.where(varied, centrality.reindex(loadings.index).to_numpy(float), np.nan)
+    made = FittedBin(table, pd.Series(explained, genes))
     if file is not None:
         content = BytesIO()
         np.savez(
@@ -250,6 +255,13 @@ def _fit(
         )
         write_atomically(file, content.getvalue())
     return made
+
+
+def _varies(values: Any) -> np.ndarray:
+    """Genes that are not the same in all cells, (G,) bool, of cells x genes."""
+    low, high = (getattr(values, which)(axis=0) for which in ("min", "max"))
+    low, high = (one.toarray() if sp.issparse(one) else one for one in (low, high))
+    return np.asarray(high != low).ravel()
 
 
 def _read(file: Path) -> FittedBin:

@@ -17,20 +17,32 @@ def top_genes(centrality: pd.DataFrame, n: int) -> pd.Index:
     return centrality.index[(ranks <= n).any(axis=1)]
 
 
-def network(embedding: np.ndarray, quantile: float) -> sp.csr_matrix:
-    """Adjacency: pairs of rows whose Euclidean distance is below this quantile of all pairs', as in `gene_network`."""
+def network(embedding: np.ndarray, quantile: float, varied: np.ndarray | None = None) -> sp.csr_matrix:
+    """Adjacency: pairs of rows whose Euclidean distance is below this quantile of all pairs', as in `gene_network`.
+
+    Genes that do not vary over the cells, (G,) bool, have no edges: a siVAE puts them all at one place.
+    """
     from scipy.spatial.distance import pdist, squareform
 
     distances = pdist(embedding)
-    return sp.csr_matrix(squareform(distances < np.quantile(distances, quantile)))
+    if varied is not None and not varied.all():
+        apart = np.logical_or.outer(~varied, ~varied)
+        np.fill_diagonal(apart, False)
+        distances[squareform(apart)] = np.inf
+    return sp.csr_matrix(squareform(distances < np.quantile(distances, quantile, method="higher")))
 
 
 def similarity(networks: Sequence[sp.csr_matrix], of_bin: Sequence[str], populations: Sequence[str]) -> pd.DataFrame:
-    """Weisfeiler-Lehman kernel, averaged over all pairs of bins of two populations; populations x populations."""
+    """Weisfeiler-Lehman kernel, averaged over all pairs of bins of two populations; populations x populations.
+
+    1 with itself, however many bins a population has.
+    """
     member = np.equal.outer(np.array(populations, object), np.array(of_bin, object)).astype(float)
     member /= member.sum(1, keepdims=True)
     names = pd.Index(populations, name="population")
-    return pd.DataFrame(member @ weisfeiler_lehman(networks) @ member.T, names, list(populations))
+    kernel = member @ weisfeiler_lehman(networks) @ member.T
+    np.fill_diagonal(kernel, 1.0)
+    return pd.DataFrame(kernel, names, list(populations))
 
 
 def principal_components(kernel: pd.DataFrame) -> pd.DataFrame:

@@ -58,6 +58,7 @@ class PopulationNetworks:
     kernel: pd.DataFrame  # populations x populations: similarity of networks, 0 to 1
     embedding: pd.DataFrame  # populations x (PC1, PC2) of the similarities; attrs["share"] of variance
     phenotype: pd.Series | None  # by population
+    depth: pd.Series | None = None  # counts per cell, by population; NaN of values that are no counts
 
     def associate(
         self, phenotype: Mapping[Any, Any] | pd.Series | None = None, method: Method = "auto"
@@ -75,9 +76,10 @@ class PopulationNetworks:
         -------
         DataFrame, smallest p first: gene, statistic ("spearman", or "rank_biserial" of the second group), effect (its
         value, -1 to 1), p_value, q_value (Benjamini-Hochberg), mean_effect, mean_p_value, mean_q_value (the same of
-        mean expression), independent (q_value at most 0.05 and mean_q_value not: an absence of evidence). attrs holds
-        groups, left_out, smallest_p (what so many populations can give at all), can_be_significant (whether that is
-        enough for one gene among so many) and note, a sentence that says so.
+        mean expression), independent (q_value at most 0.05, mean_q_value not, and counts per cell do not go with the
+        phenotype: an absence of evidence). attrs holds groups, left_out, smallest_p (what so many populations can give
+        at all), can_be_significant (whether that is enough for one gene among so many), depth_effect and depth_p_value
+        (counts per cell against the phenotype) and note, sentences that say so.
         """
         chosen = self._phenotype(phenotype, method)
         effects, p_values = rank_test(self.centrality[chosen.populations].to_numpy(), chosen)
@@ -90,8 +92,17 @@ class PopulationNetworks:
                 "mean_q_value": q_values(mean_p_values),
             }
         )  # fmt: skip
-        table["independent"] = (table["q_value"] <= SIGNIFICANT) & ~(table["mean_q_value"] <= SIGNIFICANT)
-        return _ranked(table, chosen)
+        depth_effect, depth_p = self._depth_test(chosen)
+        alone = not depth_p <= SIGNIFICANT
+        table["independent"] = (table["q_value"] <= SIGNIFICANT) & ~(table["mean_q_value"] <= SIGNIFICANT) & alone
+        ranked = _ranked(table, chosen)
+        ranked.attrs |= {"depth_effect": depth_effect, "depth_p_value": depth_p}
+        if not alone:
+            ranked.attrs["note"] += (
+                f" Counts per cell go with the phenotype (effect {depth_effect:.2f}, p = {depth_p:.2g}), and with them "
+                "centrality: thin the counts to a common depth first."
+            )
+        return ranked
 
     def separation(
         self, phenotype: Mapping[Any, Any] | pd.Series | None = None, *, n_permutations: int = 999, seed: int = 0
@@ -227,6 +238,13 @@ class PopulationNetworks:
             write_atomically(place / f"{name}.csv", table.to_csv(index=False).encode())
         for name, file in zip(names, files, strict=True):
             write_atomically(place / file, "\n".join(generate_graphml(self.graph(name))).encode())
+
+    def _depth_test(self, phenotype: Phenotype) -> tuple[float, float]:
+        """Effect and p-value of counts per cell; NaN where they are not known."""
+        if self.depth is None:
+            return float("nan"), float("nan")
+        effects, p_values = rank_test(self.depth[phenotype.populations].to_numpy(float)[None], phenotype)
+        return float(effects[0]), float(p_values[0])
 
     def _presence(self, population: str) -> sp.csr_matrix:
         """Fraction of the population's bins that have each edge."""

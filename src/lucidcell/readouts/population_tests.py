@@ -150,7 +150,8 @@ def rank_test(values: np.ndarray, phenotype: Phenotype) -> tuple[np.ndarray, np.
     else:
         effects[tested] = 2 * aurocs(x.T, a > 0) - 1
     exact = n_arrangements(a) <= MOST_ARRANGEMENTS
-    p_values[tested] = exact_p(rankdata(x, axis=1), a) if exact else _approximate(x, phenotype, effects[tested])
+    p = exact_p(rankdata(x, axis=1), a) if exact else _approximate(x, phenotype, effects[tested])
+    p_values[tested] = np.maximum(p, phenotype.smallest_p)  # an approximation can promise more than there are orders
     return effects, p_values
 
 

@@ -127,7 +127,10 @@ def population_networks(
     table = pd.DataFrame({"population": of_bin, "bin": [one.number for one in bins]})
     table = table.assign(n_cells=[len(one.rows) for one in bins], mean_centrality=central.mean())
     genes = top_genes(central, n_top_genes)
-    adjacency = [network(fit.loadings.loc[genes].to_numpy(), quantile) for fit in fits]
+    adjacency = [
+        network(fit.loadings.loc[genes].to_numpy(), quantile, fit.centrality.loc[genes].notna().to_numpy())
+        for fit in fits
+    ]
     kernel = similarity(adjacency, of_bin, populations)
     return PopulationNetworks(
         bins=table,
@@ -141,6 +144,7 @@ def population_networks(
         kernel=kernel,
         embedding=principal_components(kernel),
         phenotype=values,
+        depth=expression.depth,
     )
 
 
@@ -155,4 +159,5 @@ def _checked(arguments: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
 
 
 def _centrality(fit: FittedBin, kind: str) -> pd.Series:
-    return fit.centrality if kind == "explained" else distance_centrality(fit.loadings)
+    distance = distance_centrality(fit.loadings)
+    return fit.centrality if kind == "explained" else distance.where(fit.centrality.notna())

@@ -41,7 +41,8 @@ def sample(model: GaussianModel, adata: AnnData | None, n_cells: int | None, *, 
         cells = cells.select(np.random.default_rng(seed).integers(0, len(cells), n_cells))
     with seeded(seed), torch.no_grad():
         drawn = [_draw(model, batch, of) for batch in model.batches(cells)]
-    return pd.DataFrame(torch.cat(drawn).numpy(), columns=list(model.schema.gene_names))
+    names = pd.Index(cells.cell_names) if n_cells is None else None
+    return pd.DataFrame(torch.cat(drawn).numpy(), names, list(model.schema.gene_names))
 
 
 def _draw(model: GaussianModel, batch: Batch, of: str) -> Tensor:

@@ -19,7 +19,10 @@ _MOST_PAIRS = 2  # of factors that are drawn
 
 
 def genes(run: Run) -> Section | None:
-    """Draw cells beside genes, central genes and their network; None for a model that does not embed genes."""
+    """Draw cells beside genes, central genes and their network; of a model without gene embedding central genes.
+
+    None where neither is known.
+    """
     table, loadings, latent = run.genes, run.loadings, run.latent
     if table is None or loadings is None or latent is None:
         return None
