@@ -114,7 +114,8 @@ def donors(data: list[str]) -> None:
             sets = networks.enrichment(lc.read_gmt(DATA / "gene_sets" / f"{hallmarks[name]}.gmt"))
             edges = networks.edges()
             row = {
-                "data": name, "cells": part, "depth_p": genes.attrs["depth_p_value"], "donors": len(networks.networks), "dropped": len(networks.dropped),
+                "data": name, "cells": part, "depth_p": genes.attrs["depth_p_value"],
+                "donors": len(networks.networks), "dropped": len(networks.dropped),
                 "bins": len(networks.bins), "genes": cells.n_vars,
                 "mean_centrality": networks.bins["mean_centrality"].mean(), "separation": apart["statistic"],
                 "separation_p": apart["p_value"], "smallest_gene_p": genes["p_value"].min(),
