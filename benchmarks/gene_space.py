@@ -309,7 +309,10 @@ def faithful(data: list[str]) -> None:
             tables[f"{method} of the {of}"] = fitted.get_attributions(method=method, of=of)
         for method in ("integrated_gradients", "shapley"):
             tables[f"{method} of the decoder"] = fitted.get_attributions(method=method)
+        finished = done(out, ["data", "model", "table"])
         for table, numbers in tables.items():
+            if (name, model, table) in finished:
+                continue
             found = faithfulness(fitted, numbers)
             row = {"data": name, "model": model, "table": table, "faithfulness": found["faithfulness"].mean()}
             row |= {"deletion": found["deletion"].mean(), "deletion_random": found["deletion_random"].mean()}
