@@ -229,6 +229,7 @@ def centrality(data: list[str]) -> None:
             "mean expression": values.mean(),
             "variance": values.var(),
             "PCA-64": degree_centrality(scaled, rebuilt),
+            "PCA-5": degree_centrality(*pca_reconstruction(values, 5)),
             "VAE": vae.gene_table()["explained"],
         }
         neighbors = {"PCA-64 loadings": gene_neighbors(pca_loadings(scaled))}
