@@ -391,7 +391,7 @@ def test_gamma_pulls_expression_towards_the_product_of_loadings_and_scores() -> 
     fits = []
     for gamma in (0.0, 5.0):
         model = SIVAE(adata, n_latent=2, n_hidden=(32, 16), input="values", gamma=gamma)
-        model.train(60, learning_rate=5e-3, early_stopping=False, **TRAIN)
+        model.train(30, learning_rate=5e-3, early_stopping=False, **TRAIN)
         x = (adata.X - adata.X.mean(0)) / adata.X.std(0)
         product = model.get_latent_representation() @ model.get_loadings().to_numpy().T
         fits.append(((x - product) ** 2).mean())
