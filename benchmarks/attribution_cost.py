@@ -6,7 +6,8 @@ Simulated counts (Poisson, 2 % of entries, so that nothing is learnt: only time 
 
 - training: all steps of a default run, extrapolated from 50 steps of the joint phase;
 - each method: `get_attributions`, for 10,000 cells (derivatives) or 1,000 cells (integrated gradients, Shapley), or all
-  where there are fewer; where cells x genes x factors pass `MOST_NUMBERS`, extrapolated from fewer cells, not under 128;
+  where there are fewer; where cells x genes x factors pass `MOST_NUMBERS` (a tenth of it), extrapolated from fewer
+  cells, not under 128;
 - reverse: saliency gene by gene in reverse mode by torch.autograd, as the public codes do it; extrapolated from 64
   cells and 16 genes.
 
@@ -74,7 +75,8 @@ def measure(n_cells: int, n_genes: int, n_factors: int) -> dict[str, float]:
     with threads.limit(2):
         for method in DERIVATIVES + PATHS:
             wanted = min(n_cells, 10_000 if method in DERIVATIVES else 1000)
-            measured = min(wanted, max(128, int(MOST_NUMBERS / (n_genes * n_factors))))
+            most = MOST_NUMBERS * wanted / 10_000
+            measured = min(wanted, max(128, int(most / (n_genes * n_factors))))
             start = time.perf_counter()
             model.get_attributions(method=method, indices=np.arange(measured))
             row[method] = (time.perf_counter() - start) * wanted / measured

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from lucidcell.models.base import load
     from lucidcell.models.ldvae import LDVAE
     from lucidcell.models.scanvi import SCANVI
+    from lucidcell.models.sce2tm import SCE2TM
+    from lucidcell.models.scetm import SCETM
     from lucidcell.models.scvi import SCVI
     from lucidcell.models.sivae import SIVAE
     from lucidcell.models.vae import VAE
@@ -65,6 +67,8 @@ __all__ = [
     "SCANVI",
     "LDVAE",
     "SIVAE",
+    "SCE2TM",
+    "SCETM",
     "VAE",
     "load",
     "top_genes",
@@ -114,6 +118,8 @@ _HOMES = {
     "SCVI": "lucidcell.models.scvi",
     "SCANVI": "lucidcell.models.scanvi",
     "LDVAE": "lucidcell.models.ldvae",
+    "SCE2TM": "lucidcell.models.sce2tm",
+    "SCETM": "lucidcell.models.scetm",
     "SIVAE": "lucidcell.models.sivae",
     "VAE": "lucidcell.models.vae",
     "load": "lucidcell.models.base",

@@ -27,7 +27,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 CHECKPOINT = "checkpoint"  # folder in a run folder, while it trains
-MODELS = {"scvi": "SCVI", "scanvi": "SCANVI", "ldvae": "LDVAE", "sivae": "SIVAE", "vae": "VAE"}
+MODELS = {
+    "scvi": "SCVI",
+    "scanvi": "SCANVI",
+    "ldvae": "LDVAE",
+    "sivae": "SIVAE",
+    "vae": "VAE",
+    "sce2tm": "SCE2TM",
+    "scetm": "SCETM",
+}
 
 DataPath = Annotated[Path, typer.Argument(help="Counts: .h5ad, .zarr, 10x .h5, or a 10x folder with matrix.mtx.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `lucidcell fit` wrote.")]

@@ -28,6 +28,8 @@ from faults import FAULTS, Fault
 from lucidcell.models import storage
 from lucidcell.models.ldvae import LDVAE
 from lucidcell.models.scanvi import SCANVI
+from lucidcell.models.sce2tm import SCE2TM
+from lucidcell.models.scetm import SCETM
 from lucidcell.models.scvi import SCVI
 from lucidcell.models.sivae import SIVAE
 from lucidcell.models.vae import VAE
@@ -56,6 +58,14 @@ GENES = NORMALISED | {
     "sample": lambda m, a: m.sample(a),
     "sample of the prior": lambda m, a: m.sample(a, n_cells=7, of="prior", seed=1),
 }
+TOPICS = NORMALISED | {
+    "topics": lambda m, a: m.get_topics(a),
+    "genes of topics": lambda m, a: [m.get_topic_genes(ranking=r) for r in ("relevance", "published")],
+    "points": lambda m, a: (m.get_gene_embedding(), m.get_topic_embedding()),
+    "perturbed": lambda m, a: m.perturb_topics("T2", a),
+}
+SMALL_TOPICS = {"n_hidden": 16, "n_topics": 5, "n_embedding": 8}
+VIEW = {"external_key": "programs"}
 
 MODELS = [
     Case(SCVI, BATCH),
@@ -78,6 +88,11 @@ MODELS = [
     Case(SIVAE, BATCH | {"gene_likelihood": "nb"}, READ_OUTS | GENES),
     Case(SIVAE, BATCH | SEX | {"linear_decoder": True, "feature_input": "all", "feature_kl_weight": "elbo"}, GENES),
     Case(SIVAE, {"gene_batch_size": 16, "pretrain": False, "feature_input": "sample", "n_feature_inputs": 30}, GENES),
+    Case(SCE2TM, BATCH | VIEW, TOPICS, small=SMALL_TOPICS),
+    Case(SCE2TM, BATCH | VIEW | SEX | {"external_use": "concatenate", "target": "counts"}, TOPICS, small=SMALL_TOPICS),
+    Case(SCE2TM, {"ecr_weight": 0.0, "size_factor_key": "size", "target": "normalized"}, TOPICS, small=SMALL_TOPICS),
+    Case(SCE2TM, VIEW | {"reproduce": "reference", "con": "log_mean", "reg": "cell"}, TOPICS, small=SMALL_TOPICS),
+    Case(SCETM, BATCH | SEX, TOPICS, small=SMALL_TOPICS),
     Case(SCANVI, BATCH | PARTLY, TYPES, LABELS),
     Case(SCANVI, BATCH | PARTLY | {"training": "joint", "elbo": "marginal"}, TYPES, LABELS),
     Case(

@@ -16,6 +16,7 @@ from lucidcell.cells.covariates import encode, recode, some
 from lucidcell.cells.genes import match_genes
 from lucidcell.cells.labels import with_labels
 from lucidcell.cells.matrix import Rows
+from lucidcell.cells.partners import Partners
 from lucidcell.cells.parts import Parts
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError
@@ -46,6 +47,7 @@ class Cells:
     present: np.ndarray = field(
         default_factory=lambda: np.zeros(0, bool)
     )  # (G,) genes that the data have; by default all
+    partners: Partners | None = None  # of which `take` draws a neighbour for each cell
 
     def __post_init__(self) -> None:
         if not len(self.present):
@@ -79,7 +81,19 @@ class Cells:
             library=torch.from_numpy(self.library[rows]),
             rows=torch.from_numpy(rows),
             external=None if self.external is None else torch.from_numpy(self.external[rows]),
+            pair=None if self.partners is None else self._pair(self.partners.draw(rows)),
         )
+
+    def _pair(self, drawn: tuple[np.ndarray, np.ndarray] | None) -> Batch | None:
+        """Neighbours by expression, with the external embedding of neighbours by external embedding."""
+        import torch
+
+        if drawn is None:
+            return None
+        of_expression, of_external = drawn
+        pair = replace(self, partners=None, external=None).take(of_expression)
+        assert self.external is not None
+        return pair._replace(external=torch.from_numpy(self.external[of_external]))
 
     def select(self, rows: np.ndarray) -> Cells:
         """The cells `rows` (int positions or a boolean mask) as `Cells`; the record stays that of the whole data."""
@@ -96,6 +110,7 @@ class Cells:
             covariates=self.covariates[rows],
             library=self.library[rows],
             external=None if self.external is None else self.external[rows],
+            partners=None,  # whose positions are others now
         )
 
     def _positions(self, rows: np.ndarray) -> np.ndarray:
@@ -200,6 +215,7 @@ class Cells:
         new_batches: bool = False,
         missing_genes: bool = False,
         external_key: str | None = None,
+        external_required: bool = True,
         model: str = "SCVI",
     ) -> Cells:
         """Check data for a trained model: genes are found by name in any order, categories by name.
@@ -218,6 +234,8 @@ class Cells:
             Fill genes that the data lack with zeros (`present` says which), instead of refusing them.
         external_key
             Key of obsm with an embedding made elsewhere.
+        external_required
+            Whether data without it are refused; otherwise they have none.
         model
             Name of the model, for messages.
 
@@ -227,6 +245,8 @@ class Cells:
             With the numbers and a way out, for whatever the model could not use.
         """
         parts = Parts.of(adata, model=model, smallest=1)
+        if external_key is not None and not external_required and not parts.has_embedding(external_key):
+            external_key = None
         present = match_genes(schema.gene_names, parts.shared_genes(), pad=missing_genes)
         if new_batches:
             schema = schema.with_batches(unknown_batches(parts, schema))

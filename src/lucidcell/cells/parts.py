@@ -103,6 +103,10 @@ class Parts:
             return pd.Series(joined, name=key)
         return pd.concat(columns, ignore_index=True)
 
+    def has_embedding(self, key: str) -> bool:
+        """Whether all data sets have `obsm[key]`."""
+        return all(key in one.obsm for one in self.data)
+
     def embedding(self, key: str, *, argument: str = "external_key") -> np.ndarray:
         """`obsm[key]` of all cells, (n, E) float32; `argument` is what the user gave the key as.
 

@@ -95,10 +95,9 @@ def _solve(
     scaled = cost / epsilon
     a, b = _uniform(cost, cost.shape[0], a), _uniform(cost, cost.shape[1], b)
     f = cost.new_zeros(cost.shape[0]) if start is None else start.to(cost) / epsilon
-    steps = 0
-    if start is None:
-        for steps in range(1, SINKHORN_STEPS + 1):
-            f = a.log() - torch.logsumexp(_columns_made_right(f, scaled, b)[None] - scaled, 1)
+    steps = SINKHORN_STEPS if start is None else 0
+    for _ in range(steps):
+        f = a.log() - torch.logsumexp(_columns_made_right(f, scaled, b)[None] - scaled, 1)
     problem = _Dual(scaled, a, b)
     at = problem.at(f)
     while (error := float((a - at.sums).abs().sum())) > tolerance and steps < most_steps:
@@ -133,7 +132,9 @@ class _Dual:
         largest = exponent.amax(0)
         plan = exponent.sub_(largest).exp_()
         total = plan.sum(0)
-        value = float((self.a * f).sum(dtype=torch.float64) - (self.b * (total.log() + largest)).sum(dtype=torch.float64))
+        value = float(
+            (self.a * f).sum(dtype=torch.float64) - (self.b * (total.log() + largest)).sum(dtype=torch.float64)
+        )
         plan *= self.b / total
         return _Point(f, value, plan, plan.sum(1))
 

@@ -7,7 +7,7 @@ can say is a function in `readouts/`; the method here is one line.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
@@ -23,7 +23,7 @@ from lucidcell.errors import DataError, NotTrainedError, SettingError
 from lucidcell.models import storage
 from lucidcell.models.keywords import refuse_keywords, refuse_setup
 from lucidcell.training.loop import Record, fit
-from lucidcell.training.settings import Settings
+from lucidcell.training.settings import BATCH_SIZE, Settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,6 +42,7 @@ class Model:
     name: ClassVar[str]  # key of what `write` leaves in an AnnData
     share_of_epochs: float = 1.0  # of the default number: less from another model, more for several phases
     share_of_learning_rate: float = 1.0  # of the default peak
+    batch_size_by_default: int = BATCH_SIZE
     fewest_steps: int = 0  # of training, by default, where few cells would make fewer
 
     config: Any
@@ -126,14 +127,16 @@ class Model:
         settings = Settings(
             max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
             gradient_clip,
-        ).resolve(len(cells), self.share_of_epochs, self.share_of_learning_rate, self.fewest_steps)  # fmt: skip
+        ).resolve(
+            len(cells), self.share_of_epochs, self.share_of_learning_rate, self.fewest_steps, self.batch_size_by_default
+        )  # fmt: skip
         if resume and checkpoint_dir is None:
             raise SettingError("resume=True needs checkpoint_dir, the folder with the checkpoint to go on from.")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         self.module = self._new_module(cells, settings)
         self.record = fit(
-            self.module, cells, settings, keep=self._never_held_out(cells, settings), checkpoint_dir=folder,
-            resume=resume, progress=progress,
+            self.module, self._cells_to_train(cells, settings), settings, keep=self._never_held_out(cells, settings),
+            checkpoint_dir=folder, resume=resume, progress=progress,
         )  # fmt: skip
         self.module.to("cpu")
         self.history = self.record.history
@@ -143,6 +146,10 @@ class Model:
     def _new_module(self, cells: Cells, settings: Settings) -> nn.Module:
         """An untrained module for `cells`, drawn with the seed of the settings."""
         raise NotImplementedError
+
+    def _cells_to_train(self, cells: Cells, settings: Settings) -> Cells:
+        """The same cells, with what the loss needs besides."""
+        return cells
 
     def _never_held_out(self, cells: Cells, settings: Settings) -> np.ndarray | None:
         """Cells (n,) that always train; None for no such wish."""
@@ -164,7 +171,10 @@ class Model:
         if adata is None:
             cells = self._own_cells("read it out")
         else:
-            cells = Cells.from_schema(adata, self.schema, model=type(self).__name__)
+            external_key, required = self.external_of(vars(self.config))
+            cells = Cells.from_schema(
+                adata, self.schema, external_key=external_key, external_required=required, model=type(self).__name__
+            )
         if indices is None:
             return cells
         try:
@@ -176,6 +186,11 @@ class Model:
                 f"indices name none of the {len(cells)} cells; give positions or a boolean mask, or None for all."
             )
         return chosen
+
+    @staticmethod
+    def external_of(config: Mapping[str, Any]) -> tuple[str | None, bool]:
+        """Key of obsm that a model with this structure reads, and whether its encoder cannot do without."""
+        return None, False
 
     def batches(self, cells: Cells, batch_size: int | None = None) -> Iterator[Batch]:
         """All cells in order, some at a time."""

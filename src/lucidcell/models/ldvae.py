@@ -8,13 +8,7 @@ Generative model, for cell n with design row s_n = [covariates, one-hot batch], 
     rho_n = softmax(y_n)                     share of each gene
     x_ng ~ NB, ZINB or Poisson with mean l_n rho_ng, as in scvi.py
 
-Batch-norm is never computed cell by cell. The moments of a linear map follow from those of its inputs h = [z, s] over
-the mini-batch, m_g = W_g . mean(h) and sd_g^2 = W_g' Cov(h) W_g, so it is folded into the weight and the bias:
-
-    y_n = W~ h_n + b,   W~_g = gamma_g W_g / sqrt(sd_g^2 + eps),   b_g = beta_g - W~_g . mean(h)
-
-which is one matrix product for the fused likelihood. After training m and sd are computed once more, over the cells
-that trained.
+Batch-norm is folded into the weight, W~, and the bias: y_n = W~ [z_n, s_n] + b; linear_model.py says how.
 
 Inference and objective are those of scVI; `l1` adds a penalty in nats per cell, l1 x sum over factors of
 mean_g |W~_gd|.
@@ -36,7 +30,6 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -45,27 +38,19 @@ from lucidcell.cells.batch import Batch
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import SettingError
-from lucidcell.maths.chain import Affine
-from lucidcell.maths.folded_norm import fold_batch_norm
-from lucidcell.maths.sampling import some_rows
 from lucidcell.models import initial
 from lucidcell.models.arguments import not_negative, yes_or_no
-from lucidcell.models.factor_model import FactorModel
 from lucidcell.models.keywords import refuse_keywords
-from lucidcell.models.scvi import LinearMap, SCVIConfig, SCVIModule, Sizes, check_keys, check_labels
-from lucidcell.readouts import linear_decoder
-from lucidcell.readouts.random import seeded
+from lucidcell.models.linear_model import LinearModel, LinearModule
+from lucidcell.models.scvi import LinearMap, SCVIConfig, Sizes, check_keys, check_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from lucidcell.training.settings import Settings
 
-EPS, MOMENTUM = 1e-3, 0.05  # of the batch-norm after the decoder; the running moments serve validation only
 WEIGHT_PACE, GAMMA_PACE = 16.0, 4.0  # how much farther than other parameters Adam moves W and gamma (LOG.md)
 FIRST_GAMMA = 0.3  # of every gene's logit, its standard deviation in the beginning
-DRAWS = 16  # of z, for the moments of its posterior over all cells
-MOST_DECODED_CELLS = 5000
 NOTHING = 0.01  # of the largest loading of its factor: what is smaller, with `l1`, is set to zero after training
 
 
@@ -90,13 +75,10 @@ class LDVAEConfig(SCVIConfig):
             )
 
 
-class LDVAEModule(SCVIModule):
+class LDVAEModule(LinearModule):
     """scVI's networks with one linear layer for a decoder. Notation as in this file's docstring."""
 
     config: LDVAEConfig
-    mean_expression: Tensor
-    running_mean: Tensor
-    running_variance: Tensor
 
     def make_decoder(self, n_design: int) -> None:
         config, n_genes = self.config, self.sizes.n_genes
@@ -107,11 +89,13 @@ class LDVAEModule(SCVIModule):
         if config.use_batch_norm:
             self.gamma = nn.Parameter(torch.full((n_genes,), FIRST_GAMMA / GAMMA_PACE))
             self.beta = nn.Parameter(torch.zeros(n_genes))
-            self.register_buffer("running_mean", torch.zeros(n_genes))  # m
-            self.register_buffer("running_variance", torch.ones(n_genes))  # sd^2
         if config.gene_likelihood == "zinb":
             self.dropout_logit = nn.Linear(n_inputs, n_genes)
-        self.register_buffer("mean_expression", torch.full((n_genes,), 1 / n_genes))  # mean of rho over cells
+        self.make_moments()
+
+    @property
+    def normalised(self) -> bool:
+        return self.config.use_batch_norm
 
     def gene_bias(self) -> nn.Parameter | None:
         if self.config.use_batch_norm:
@@ -135,30 +119,6 @@ class LDVAEModule(SCVIModule):
         gamma = GAMMA_PACE * self.gamma
         return gamma.abs() if self.config.nonnegative else gamma
 
-    def logits(self, z: Tensor, design: Tensor) -> LinearMap:
-        """y, not multiplied out: the inputs [z, s], the folded weight W~ and the folded bias b."""
-        inputs = torch.cat([z, design], dim=1)
-        if not (self.config.use_batch_norm and self.training):
-            return LinearMap(inputs, *self.folded())
-        folded = fold_batch_norm(inputs, self.free_weight(), self.free_gamma(), self.beta, EPS)
-        with torch.no_grad():
-            bessel = len(inputs) / max(len(inputs) - 1, 1)
-            self.running_mean.lerp_(folded.mean, MOMENTUM)
-            self.running_variance.lerp_(folded.variance * bessel, MOMENTUM)
-        return LinearMap(inputs, folded.weight, folded.bias)
-
-    def folded(self) -> tuple[Tensor, Tensor | None]:
-        """W~ and b with the moments of all cells that trained."""
-        if not self.config.use_batch_norm:
-            return self.free_weight(), self.gene_bias()
-        scale = self.free_gamma() * torch.rsqrt(self.running_variance + EPS)
-        return scale[:, None] * self.free_weight(), self.beta - scale * self.running_mean
-
-    def decoder_chain(self, design: Tensor) -> list[Affine]:
-        weight, bias = self.folded()
-        of_z, of_design = weight.split([self.config.n_latent, design.shape[1]], dim=1)
-        return [Affine(of_z, torch.nn.functional.linear(design, of_design, bias), relu=False)]
-
     def penalties(self, logits: LinearMap) -> dict[str, Tensor]:
         if not self.config.l1:
             return {}
@@ -166,37 +126,14 @@ class LDVAEModule(SCVIModule):
 
     @torch.no_grad()
     def settle(self, batches: Iterable[Batch]) -> None:
-        """After training: the moments of batch-norm over these cells, and zeros in the place of tiny loadings."""
-        if self.config.use_batch_norm:
-            mean, covariance = self.moments_of_inputs(batches)
-            weight = self.free_weight().double()
-            self.running_mean.copy_(weight @ mean)
-            self.running_variance.copy_(((weight @ covariance) * weight).sum(1))
+        """Also zeros in the place of tiny loadings."""
+        super().settle(batches)
         if self.config.l1:
             sizes = self.folded()[0][:, : self.config.n_latent].abs()
             self.weight[:, : self.config.n_latent][sizes < NOTHING * sizes.amax(0)] = 0
 
-    @torch.no_grad()
-    def expression_of(self, batches: Iterable[Batch]) -> Tensor:
-        """Mean of rho over cells, (G,), at the means of their posteriors."""
-        rhos = [self.decode(self.link(self.encode(batch).mu), self.design(batch)).exp() for batch in batches]
-        return torch.cat(rhos).mean(0)
 
-    def moments_of_inputs(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-        """Mean (P,) and covariance (P, P) of [z, s] over cells and draws of their posteriors."""
-        n_inputs = self.weight.shape[1]
-        n, total = 0, torch.zeros(n_inputs, dtype=torch.float64)
-        products = torch.zeros(n_inputs, n_inputs, dtype=torch.float64)
-        for batch in batches:
-            posterior, design = self.encode(batch), self.design(batch)
-            for _ in range(DRAWS):
-                inputs = torch.cat([self.sample_z(posterior), design], dim=1).double()
-                n, total, products = n + len(inputs), total + inputs.sum(0), products + inputs.t() @ inputs
-        mean = total / n
-        return mean, (products / n - torch.outer(mean, mean)) * n / max(n - 1, 1)
-
-
-class LDVAE(FactorModel):
+class LDVAE(LinearModel):
     """Variational autoencoder with a linear decoder: factors with exact loadings (Svensson et al. 2020).
 
     Parameters
@@ -298,15 +235,6 @@ class LDVAE(FactorModel):
         initial.from_data(module, cells)
         return module
 
-    def _after_training(self) -> None:
-        """Moments of batch-norm, and mean expression, over the cells that trained."""
-        assert self.record is not None
-        cells = self._own_cells("train").select(self.record.train_rows)
-        with seeded(self.record.settings.seed):
-            self.module.settle(self.batches(cells))
-            some = cells.select(some_rows(len(cells), MOST_DECODED_CELLS))
-            self.module.mean_expression.copy_(self.module.expression_of(self.batches(some)))
-
     @classmethod
     def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
         model = cls.__new__(cls)
@@ -315,17 +243,6 @@ class LDVAE(FactorModel):
             module = LDVAEModule(structure, Sizes.of(schema))
         model._start(structure, module, schema, cells)
         return model
-
-    @property
-    def vae(self) -> LDVAEModule:
-        return self.module
-
-    # --- read-outs of the linear decoder ---
-
-    @property
-    def on_simplex(self) -> bool:
-        """Whether the factors of a cell sum to 1."""
-        return self.config.latent_distribution == "ln"
 
     @property
     def readable_rotation(self) -> str | None:
@@ -337,83 +254,3 @@ class LDVAE(FactorModel):
         """Genes x factors as they are shown: in `readable_rotation`, centred unless zeros or signs would be lost."""
         center = self.config.l1 == 0 and not self.config.nonnegative
         return self.get_loadings(rotate=self.readable_rotation, center=center)
-
-    def readable_shares(self, scores: pd.DataFrame) -> pd.DataFrame:
-        return linear_decoder.shares(self, scores, self.readable_rotation, None)
-
-    def rotation(self, rotate: str | None) -> np.ndarray | None:
-        return None if rotate is None else linear_decoder.rotation(self, rotate)
-
-    def mean_expression(self) -> np.ndarray:
-        """Mean of rho over cells that trained, (G,)."""
-        return self.module.mean_expression.numpy().astype(float)
-
-    def get_loadings(self, *, rotate: str | None = None, center: bool = False) -> pd.DataFrame:
-        """Genes x factors: the weights W~ of the decoder, batch-norm folded in.
-
-        The logits of gene expression are exactly z @ loadings.T + `get_intercept()` + `get_batch_effects()` of the
-        cell's batch + `get_covariate_effects()` times its covariates, and expression is their softmax over genes.
-
-        Parameters
-        ----------
-        rotate
-            None, or "varimax": loadings and scores (`get_latent_representation(rotate="varimax")`) rotated together to
-            where each factor has few genes with large loadings. Factors of a linear decoder under an isotropic prior
-            are identified only up to such a rotation; raw ones differ from seed to seed.
-        center
-            Subtract from each factor its mean loading, weighted by mean expression. It changes no expression, and makes
-            the sign meaningful: at the mean of the data a loading is d log rho_g / d z_d.
-
-        Returns
-        -------
-        DataFrame (G, D) with `attrs` that say how it was derived.
-
-        Raises
-        ------
-        SettingError
-            If `rotate` is unknown.
-        """
-        return linear_decoder.loadings(self, rotate, center)
-
-    def get_intercept(self) -> pd.Series:
-        """Logit of each gene at z = 0 without batch and covariates, (G,)."""
-        return linear_decoder.intercept(self)
-
-    def get_batch_effects(self) -> pd.DataFrame:
-        """Genes x batches: what a batch adds to each gene's logit, batch-norm folded in."""
-        return linear_decoder.batch_effects(self)
-
-    def get_covariate_effects(self) -> pd.DataFrame:
-        """Genes x covariates: what one unit adds to each gene's logit, batch-norm folded in.
-
-        Columns are "key=category" for the categories, and "key" for continuous covariates per standard deviation.
-        """
-        return linear_decoder.covariate_effects(self)
-
-    def get_factor_shares(self, *, rotate: str | None = None, order: str | None = "share") -> pd.DataFrame:
-        """Share of each factor in the variance of the linear predictor over the model's own cells.
-
-        See `lucidcell.factor_shares`; shares sum to 1 and can be negative where factors are correlated.
-
-        Parameters
-        ----------
-        rotate
-            As in `get_loadings`.
-        order
-            "share", "drop_one" or "z_variance", largest first; None for the order of the factors.
-        """
-        names = self.get_loadings(rotate=rotate).columns
-        scores = pd.DataFrame(self.get_latent_representation(rotate=rotate), columns=names)
-        return linear_decoder.shares(self, scores, rotate, order)
-
-    def get_archetypes(self) -> pd.DataFrame:
-        """Genes x archetypes: expression rho of a cell that is wholly one factor of a logistic normal, each sums to 1.
-
-        Batch effects enter with their mean, covariates with nothing.
-
-        Raises
-        ------
-        SettingError
-            If the latent is not a logistic normal, so that the factors are directions without ends.
-        """
-        return linear_decoder.archetypes(self)

@@ -61,7 +61,11 @@ def map_query(model: M, adata: AnnData, *, min_overlap: float = 0.5, max_epochs:
     """
     model._check_trained()
     name = type(model).__name__
-    cells = Cells.from_schema(adata, model.schema, new_batches=True, missing_genes=True, model=name)
+    external_key, required = model.external_of(vars(model.config))
+    cells = Cells.from_schema(
+        adata, model.schema, new_batches=True, missing_genes=True, external_key=external_key,
+        external_required=required, model=name,
+    )  # fmt: skip
     overlap = float(cells.present.mean())
     if overlap < min_overlap:
         raise DataError(

@@ -42,6 +42,8 @@ MODELS = {  # the only classes that a file can name
     "LDVAE": "lucidcell.models.ldvae",
     "SIVAE": "lucidcell.models.sivae",
     "VAE": "lucidcell.models.vae",
+    "SCE2TM": "lucidcell.models.sce2tm",
+    "SCETM": "lucidcell.models.scetm",
 }
 REPORTED = {"epochs", "best_epoch", "stopped", "seconds"}  # of the training record, which is shown
 PACKAGES = ("lucidcell", "torch", "numpy", "scipy", "pandas", "anndata")
@@ -126,7 +128,12 @@ def load(folder: Path, adata: AnnData | None) -> Model:
     weights = _read_weights(folder, facts["weights_sha256"])
     try:
         schema = Schema.from_json(facts["schema"])
-        cells = None if adata is None else Cells.from_schema(adata, schema, model=class_name)
+        external_key, required = model_class.external_of(facts["config"])
+        cells = None
+        if adata is not None:
+            cells = Cells.from_schema(
+                adata, schema, external_key=external_key, external_required=required, model=class_name
+            )
         model = model_class._restore(facts["config"], schema, cells)
         if asdict(model.config) != facts["config"]:  # a setting left out would silently become its default
             raise TypeError(f"its config should have {', '.join(asdict(model.config))}")

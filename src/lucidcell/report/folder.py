@@ -147,7 +147,7 @@ class Run:
 
     @cached_property
     def genes(self) -> pd.DataFrame | None:
-        """One row per gene: gene, and mean, cv and zero_fraction, each observed and expected; of a Gaussian likelihood
+        """One row per gene: gene, and mean, cv and zero_fraction, each observed and expected; of others than counts
         mean and sd before scaling, and the share of variance explained.
         """  # noqa: D205
         columns = _GENE_STATISTICS if self.of_counts else _GENE_MOMENTS
@@ -156,7 +156,7 @@ class Run:
     @property
     def of_counts(self) -> bool:
         """Whether the likelihood is one of counts."""
-        return self.config.get("gene_likelihood") != "gaussian"
+        return self.config.get("gene_likelihood", "gaussian") != "gaussian"
 
     @cached_property
     def signal(self) -> pd.DataFrame | None:

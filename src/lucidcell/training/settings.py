@@ -15,6 +15,14 @@ from lucidcell.errors import SettingError
 from lucidcell.maths import threads
 from lucidcell.maths.fused import has_bfloat16_products, low_precision
 
+# Measured on paul15, pbmc4k_hvg2000 and scanpy_10x_10k (LOG.md, 2026-11-21): the smallest budget whose held-out ELBO
+# is past that of 400 epochs of the usual recipe on all three, with room to spare.
+BATCH_SIZE = 128
+PEAK_LEARNING_RATE = 5e-3  # at that batch size
+CELL_VISITS = 400_000
+FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
+FEWEST_VISITS, MOST_EPOCHS_OF_FEW = 120_000, 120  # of fewer than 2,000 cells (LOG.md, 2026-11-29)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -31,11 +39,14 @@ class Settings:
     precision: str = "auto"
     gradient_clip: float | None = None
 
-    def resolve(self, n_cells: int, share: float = 1.0, rate: float = 1.0, fewest_steps: int = 0) -> Settings:
+    def resolve(
+        self, n_cells: int, share: float = 1.0, rate: float = 1.0, fewest_steps: int = 0, batch_size: int = BATCH_SIZE
+    ) -> Settings:
         """The same with every default filled in for a data set of `n_cells`.
 
         `share` is that of the default number of epochs that a model takes which does not start from nothing; `rate`
-        that of the default learning rate. `fewest_steps` is what a model needs however few the cells are.
+        that of the default learning rate. `fewest_steps` is what a model needs however few the cells are, and
+        `batch_size` its default.
 
         Raises
         ------
@@ -44,7 +55,7 @@ class Settings:
         """
         self._check()
         n_train = max(2, n_cells - round((1 - self.train_size) * n_cells))
-        batch_size = self.batch_size if self.batch_size is not None else BATCH_SIZE
+        batch_size = self.batch_size if self.batch_size is not None else batch_size
         learning_rate = rate * default_learning_rate(batch_size) if self.learning_rate is None else self.learning_rate
         device = self.device
         if device == "auto":
@@ -103,15 +114,6 @@ def _check_device(device: str) -> None:
         raise SettingError(
             f"device {device!r} is not to be had here ({str(error).splitlines()[0]}); use 'auto' or 'cpu'."
         ) from error
-
-
-# Measured on paul15, pbmc4k_hvg2000 and scanpy_10x_10k (LOG.md, 2026-11-21): the smallest budget whose held-out ELBO
-# is past that of 400 epochs of the usual recipe on all three, with room to spare.
-BATCH_SIZE = 128
-PEAK_LEARNING_RATE = 5e-3  # at that batch size
-CELL_VISITS = 400_000
-FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
-FEWEST_VISITS, MOST_EPOCHS_OF_FEW = 120_000, 120  # of fewer than 2,000 cells (LOG.md, 2026-11-29)
 
 
 def default_epochs(n_train: int) -> int:
