@@ -27,15 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 CHECKPOINT = "checkpoint"  # folder in a run folder, while it trains
-MODELS = {
-    "scvi": "SCVI",
-    "scanvi": "SCANVI",
-    "ldvae": "LDVAE",
-    "sivae": "SIVAE",
-    "vae": "VAE",
-    "sce2tm": "SCE2TM",
-    "scetm": "SCETM",
-}
+MODELS = {name.lower(): name for name in ("SCVI", "SCANVI", "LDVAE", "SIVAE", "SCE2TM", "SCETM", "VAE")}
 
 DataPath = Annotated[Path, typer.Argument(help="Counts: .h5ad, .zarr, 10x .h5, or a 10x folder with matrix.mtx.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `lucidcell fit` wrote.")]

@@ -10,7 +10,7 @@ Given f, the g that makes all columns right is a log-sum-exp, so that only f is 
     D(f) = a.f - epsilon sum_g b_g log sum_k exp((f_k - C_kg) / epsilon),    gradient a - P 1,
     Hessian -(diag(P 1) - P diag(1/b) P') / epsilon                          K x K
 
-by some Sinkhorn steps (f made right, then g) and then Newton steps with a line search. Sinkhorn's alone need thousands
+by Newton steps with a line search, from large epsilon to small. Sinkhorn's steps (f made right, then g) need thousands
 where the costs are large against epsilon, and started from the kernel exp(-C / epsilon) they lose all mass there, since
 it is zero in float32; potentials cannot. Warm-started from a similar problem, one Newton step is enough.
 
@@ -26,6 +26,7 @@ Reference: Cuturi (2013), NeurIPS; Cuturi & Peyre (2016) for the dual without g;
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,8 @@ from torch import Tensor
 from lucidcell.errors import SettingError
 
 GRADIENTS = ("implicit", "envelope", "unroll")
-SINKHORN_STEPS = 10  # before the first Newton step, of a problem without a start
+SINKHORN_STEPS = 3  # before the first Newton step, of a problem without a start
+LEVEL, ROUGHLY = 2.0, 1e-6  # of epsilon: the factor between two, and the tolerance at all but the last
 MOST_STEPS = 200
 ENOUGH_RISE, MOST_HALVINGS = 1e-4, 30  # of the line search
 UNROLLED_STEPS = 1000
@@ -92,22 +94,30 @@ def _solve(
     cost: Tensor, epsilon: float, a: Tensor | None, b: Tensor | None, tolerance: float, most_steps: int,
     start: Tensor | None,
 ) -> Transport:  # fmt: skip
-    scaled = cost / epsilon
     a, b = _uniform(cost, cost.shape[0], a), _uniform(cost, cost.shape[1], b)
-    f = cost.new_zeros(cost.shape[0]) if start is None else start.to(cost) / epsilon
-    steps = SINKHORN_STEPS if start is None else 0
-    for _ in range(steps):
-        f = a.log() - torch.logsumexp(_columns_made_right(f, scaled, b)[None] - scaled, 1)
-    problem = _Dual(scaled, a, b)
-    at = problem.at(f)
-    while (error := float((a - at.sums).abs().sum())) > tolerance and steps < most_steps:
-        better = problem.newton(at)
-        if better is None:  # no further: rounding
-            break
-        at, steps = better, steps + 1
-    f = at.f - at.f.mean()  # f + c, g - c is the same plan
-    g = _columns_made_right(f, scaled, b)
-    return Transport(at.plan, f * epsilon, g * epsilon, error, steps)
+    f, steps = cost.new_zeros(cost.shape[0]) if start is None else start.to(cost), 0
+    for level in [epsilon] if start is not None else _levels(cost, epsilon):
+        scaled, last = cost / level, level == epsilon
+        f = f / level
+        if start is None:
+            for _ in range(SINKHORN_STEPS):
+                f = a.log() - torch.logsumexp(_columns_made_right(f, scaled, b)[None] - scaled, 1)
+        problem = _Dual(scaled, a, b)
+        at, stop = problem.at(f), steps + most_steps
+        while (error := float((a - at.sums).abs().sum())) > (tolerance if last else ROUGHLY) and steps < stop:
+            better = problem.newton(at)
+            if better is None:  # no further: rounding
+                break
+            at, steps = better, steps + 1
+        f = (at.f - at.f.mean()) * level  # f + c, g - c is the same plan
+    return Transport(at.plan, f, _columns_made_right(f / epsilon, scaled, b) * epsilon, error, steps)
+
+
+def _levels(cost: Tensor, epsilon: float) -> list[float]:
+    """Falling values that end with epsilon; the first is not small against what the costs differ by."""
+    spread = float(cost.max() - cost.min())
+    n = max(0, math.ceil(math.log(spread / (5 * epsilon), LEVEL))) if spread > 0 else 0
+    return [epsilon * LEVEL**i for i in range(n, -1, -1)]
 
 
 def _columns_made_right(f: Tensor, scaled: Tensor, b: Tensor) -> Tensor:

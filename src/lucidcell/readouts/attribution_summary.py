@@ -22,6 +22,7 @@ WORDS = {
 SUMMARIES = tuple(WORDS)
 WIDEST_GRAM = 4096  # above it, principal components come from a sketch
 DIRECTIONS_OF_SKETCH = 32
+SMALLEST_FOR_LANCZOS = 64  # below it all eigenvalues are as cheap as one
 ROUNDING = 1e-5  # share of the squares below which a variance is that of single precision
 
 
@@ -52,11 +53,16 @@ class Basis:
         return (self.vectors @ coefficients.to(self.vectors.dtype)).double()
 
     @cached_property
+    def gram(self) -> Tensor | None:
+        """V'V, (H, H)."""
+        return None if self.vectors is None else (self.vectors.t() @ self.vectors).double()
+
+    @cached_property
     def root(self) -> Tensor | None:
         """R with R'R = V'V, so that R c is as long as V c."""
-        if self.vectors is None:
+        if self.gram is None:
             return None
-        values, directions = torch.linalg.eigh((self.vectors.t() @ self.vectors).double())
+        values, directions = torch.linalg.eigh(self.gram)
         return values.clamp(min=0).sqrt()[:, None] * directions.t()
 
 
@@ -140,24 +146,42 @@ class _Gram(_Principal):
         self.moments.addmm_(x.t(), x)
 
     def column(self, basis: Basis) -> np.ndarray:
-        from scipy.linalg import eigh
-
         covariance = self.moments.double() / self.n
         largest = float(covariance.trace())
         if self.centred:
             mean = self.total / self.n
             covariance = covariance - torch.outer(mean, mean)
         root = basis.root
-        of_scores = covariance if root is None else root @ covariance @ root.t()  # the eigenvalues of the scores' own
-        size = float(of_scores.trace())
+        size = float(covariance.trace() if basis.gram is None else (covariance * basis.gram).sum())
         if size <= 0 or float(covariance.trace()) <= ROUNDING * largest:
             return basis.times(torch.zeros_like(self.total)).numpy()
-        last = len(of_scores) - 1
-        value, vector = eigh(of_scores.numpy(), subset_by_index=[last, last])
-        self.share = float(value[0]) / size
-        along = torch.from_numpy(vector[:, 0])
+        value, along = _leading(covariance, root)
+        self.share = value / size
         direction = covariance @ (along if root is None else root.t() @ along)
-        return self._signed(basis.times(direction / max(float(value[0]), 1e-300) ** 0.5), basis)
+        return self._signed(basis.times(direction / max(value, 1e-300) ** 0.5), basis)
+
+
+def _leading(covariance: Tensor, root: Tensor | None) -> tuple[float, Tensor]:
+    """Largest eigenvalue of R C R', or of C, and its vector: of the scores' own moments, which are not formed."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    c = covariance.numpy()
+    r = None if root is None else root.numpy()
+    n = len(c if r is None else r)
+
+    def times(v: np.ndarray) -> np.ndarray:
+        found: np.ndarray = c @ v if r is None else r @ (c @ (r.T @ v))
+        return found
+
+    if n > SMALLEST_FOR_LANCZOS:
+        start = np.random.default_rng(0).normal(size=n)
+        try:
+            value, vector = eigsh(LinearOperator((n, n), matvec=times, dtype=float), 1, which="LA", v0=start)
+            return float(value[0]), torch.from_numpy(vector[:, 0])
+        except ArpackNoConvergence:  # two nearly equal ones
+            pass
+    values, vectors = np.linalg.eigh(times(np.eye(n)))
+    return float(values[-1]), torch.from_numpy(vectors[:, -1].copy())
 
 
 class _Sketch(_Principal):
