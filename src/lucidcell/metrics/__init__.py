@@ -26,6 +26,16 @@ from lucidcell.metrics.harmonization import (
     kmeans_conservation,
     mixing_curve,
 )
+from lucidcell.metrics.interpretability import (
+    Interpretability,
+    best_genes,
+    gsea_pairs,
+    interpretability,
+    ora_pairs,
+    topic_coherence,
+    topic_diversity,
+    topic_purity,
+)
 from lucidcell.metrics.neighbors import Neighbors, nearest_neighbors
 from lucidcell.metrics.networks import neighborhood_correlation, neighborhood_overlap, true_centrality
 from lucidcell.metrics.purity import knn_purity, purity_curve, purity_per_cell
@@ -33,18 +43,22 @@ from lucidcell.metrics.scib import clisi, graph_connectivity, ilisi, lisi, silho
 from lucidcell.metrics.second_view import neighbor_error, neighbor_overlap, second_view_curve
 
 __all__ = [
+    "Interpretability",
     "Neighbors",
     "accuracy",
     "adjusted_mutual_information",
     "adjusted_rand_index",
     "batch_mixing_per_cell",
+    "best_genes",
     "clisi",
     "clustering_accuracy",
     "confusion_table",
     "entropy_of_batch_mixing",
     "expected_calibration_error",
     "graph_connectivity",
+    "gsea_pairs",
     "ilisi",
+    "interpretability",
     "kmeans_clusters",
     "kmeans_conservation",
     "knn_purity",
@@ -61,10 +75,14 @@ __all__ = [
     "neighborhood_overlap",
     "neighborhood_prediction",
     "normalized_mutual_information",
+    "ora_pairs",
     "purity_curve",
     "purity_per_cell",
     "reliability_table",
     "second_view_curve",
+    "topic_coherence",
+    "topic_diversity",
+    "topic_purity",
     "silhouette_batch",
     "silhouette_label",
     "true_centrality",
