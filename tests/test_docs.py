@@ -68,7 +68,15 @@ def defaults(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize(
     ("model", "page_name"),
-    [(lc.SCVI, "scvi"), (lc.SCANVI, "scanvi"), (lc.LDVAE, "ldvae"), (lc.SIVAE, "sivae"), (lc.VAE, "sivae")],
+    [
+        (lc.SCVI, "scvi"),
+        (lc.SCANVI, "scanvi"),
+        (lc.LDVAE, "ldvae"),
+        (lc.SIVAE, "sivae"),
+        (lc.VAE, "sivae"),
+        (lc.SCE2TM, "sce2tm"),
+        (lc.SCETM, "sce2tm"),
+    ],
 )
 def test_every_option_of_a_model_is_explained_with_its_default(model: type[Model], page_name: str) -> None:
     page = read(f"{page_name}.md")

@@ -23,7 +23,7 @@ NAMES = [
     "volcano", "marker_dots", "factor_density", "factor_pair", "loadings_rank", "simplex", "running_score",
     "enrichment_dots", "stability_heatmap", "selection_curve",
     "population_embedding", "association_bars", "centrality_ranking", "network_drawing",
-    "cells_and_genes", "deletion_curves",
+    "cells_and_genes", "deletion_curves", "topic_map", "composition", "gene_frequency", "manhattan",
 ]  # fmt: skip
 IN_A_FIGURE = ("factor_panel", "integration")  # which they fill
 TWO_PANELS = ("factor_shares", "predictive_check", "calibration_curve", "running_score", "selection_curve",
@@ -85,6 +85,10 @@ def draw(history, genes, loadings, factors, rng):
             "centrality_ranking": lambda: plots.centrality_ranking(by_gene["Z2"], ax=ax),
             "cells_and_genes": lambda: plots.cells_and_genes(z, by_gene, "Z1", "Z2", groups=groups, axes=two),
             "deletion_curves": lambda: plots.deletion_curves(curves, "Z1", axes=two),
+            "topic_map": lambda: plots.topic_map(z[["Z1", "Z2"]], z[["Z1", "Z2"]].head(4), highlight=[1], ax=ax),
+            "composition": lambda: plots.composition(on_simplex, groups, ax=ax),
+            "gene_frequency": lambda: plots.gene_frequency({"T1": ["a", "b"], "T2": ["b", "c"]}, ax=ax),
+            "manhattan": lambda: plots.manhattan(terms, ax=ax),
             "network_drawing": lambda: plots.network_drawing(nx.path_graph(list("abcd")), ax=ax),
             "integration": lambda: plots.integration(xy, -xy, pd.Categorical(groups), figure=figure),
         }[name]()

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from lucidcell.cells.gene_sets import GeneSets
 from lucidcell.cells.parts import Parts
 from lucidcell.comparators.knn import knn
 from lucidcell.errors import DataError, SettingError
 from lucidcell.metrics import annotation, clustering, harmonization, scib
 from lucidcell.metrics.checks import groups, points
+from lucidcell.metrics.interpretability import interpretability
 from lucidcell.metrics.neighbors import nearest_neighbors
+from lucidcell.readouts.enrichment import table_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-KINDS = ("integration", "annotation", "clustering")
+KINDS = ("integration", "annotation", "clustering", "interpretability")
 BATCH_SHARE, BIO_SHARE = 0.4, 0.6  # of the total, as in scIB
 _NEIGHBORS = 90  # the largest neighbourhood that a score needs
 
 
 def evaluate(
     adata: AnnData,
-    embeddings: str | Sequence[str] | Mapping[str, np.ndarray],
+    embeddings: str | Sequence[str] | Mapping[str, Any],
     *,
     metrics: str = "integration",
     batch_key: str | None = None,
     labels_key: str | None = None,
     predictions: Sequence[str] = (),
+    gene_sets: GeneSets | None = None,
+    corpus: GeneSets | None = None,
+    n_permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Scores of embeddings, a row for each; all from 0 to 1 or nearly so, higher is better but for calibration_error.
@@ -41,17 +47,21 @@ def evaluate(
     adata
         The cells; not changed. X is not used.
     embeddings
-        Keys of obsm, or arrays (n, D) by name.
+        Keys of obsm, or arrays (n, D) by name. For interpretability, keys of obsm (cells x topics) and varm (genes x
+        topics) by name, as pairs.
     metrics
         "integration": how well batches are mixed, and types kept apart.
         "annotation": labels of each batch predicted from the others by 15 nearest neighbours.
         "clustering": how well clusters agree with labels.
+        "interpretability": how readable topics are; see `lucidcell.metrics.interpretability`.
     batch_key
         Column of obs with the batches, for integration and annotation.
     labels_key
         Column of obs with the cell types. Integration without it gives batch scores only.
     predictions
         Columns of obs with predicted types, for annotation: scored as they are, a row for each.
+    gene_sets, corpus, n_permutations
+        For interpretability: gene sets for enrichment, those for coherence (the same for None), random sets of GSEA.
     seed
         Of k-means and Leiden.
 
@@ -65,6 +75,7 @@ def evaluate(
         Annotation: weighted_accuracy, accuracy, macro_f1, calibration_error and unassigned_rate, means over batches.
         Clustering: kmeans_ari, kmeans_nmi, kmeans_ami, kmeans_accuracy, label_purity and, where igraph is installed,
         the best leiden_ari, leiden_nmi and leiden_ami of a sweep.
+        Interpretability: TC, TD, TQ, IP and what stands beside it, ORA_ and GSEA_ N, U and Q.
 
     Raises
     ------
@@ -78,6 +89,9 @@ def evaluate(
     if predictions and metrics != "annotation":
         raise SettingError(f"predictions are scored by metrics='annotation' only, not by {metrics!r}: leave them out.")
     parts = Parts.of(adata, model="evaluate", smallest=2)
+    if metrics == "interpretability":
+        types = None if labels_key is None else _column(parts, labels_key, "labels_key", metrics)
+        return _readable(adata, parts, embeddings, types, gene_sets, corpus, n_permutations, seed)
     arrays = _arrays(parts, embeddings)
     if not arrays and not predictions:
         raise SettingError("embeddings are empty, so there is nothing to score: pass keys of obsm, or arrays by name.")
@@ -94,6 +108,27 @@ def evaluate(
         predicted = parts.column(key, argument="predictions").to_numpy()
         rows[key] = _mean_over_batches(batch, labels, predicted, None)
     return _table(rows, metrics)
+
+
+def _readable(
+    adata: AnnData, parts: Parts, pairs: Any, labels: np.ndarray | None, gene_sets: GeneSets | None,
+    corpus: GeneSets | None, n_permutations: int, seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """Interpretability of each pair of obsm and varm."""
+    whole = isinstance(pairs, Mapping) and all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs.values())
+    if not whole or not pairs:
+        raise SettingError(
+            "metrics='interpretability' needs pairs of keys of obsm and varm by name: pass for instance "
+            "{'scE2TM': ('X_sce2tm', 'sce2tm_loadings')}."
+        )
+    rows = {}
+    for name, (obsm_key, varm_key) in pairs.items():
+        shares, scores = parts.embedding(obsm_key, argument="embeddings"), table_of(adata, varm_key)
+        found = interpretability(
+            shares, scores, labels=labels, gene_sets=gene_sets, corpus=corpus, n_permutations=n_permutations, seed=seed
+        )
+        rows[str(name)] = {str(key): float(value) for key, value in found.summary.items()}
+    return _table(rows, "interpretability")
 
 
 def _arrays(parts: Parts, embeddings: str | Sequence[str] | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from lucidcell.plots.reconstruction import predictive_check, reconstruction
 from lucidcell.plots.stability import selection_curve, stability_heatmap
 from lucidcell.plots.style import style
 from lucidcell.plots.taxonomy import taxonomy_levels
+from lucidcell.plots.topics import composition, gene_frequency, manhattan, topic_map
 from lucidcell.plots.training import kl_curve, training_curves
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "calibration_curve",
     "cells_and_genes",
     "centrality_ranking",
+    "composition",
     "confusion_matrix",
     "deletion_curves",
     "embedding",
@@ -32,12 +34,14 @@ __all__ = [
     "factor_pair",
     "factor_panel",
     "factor_shares",
+    "gene_frequency",
     "heatmap",
     "integration",
     "kl_curve",
     "label_means",
     "loadings_bars",
     "loadings_rank",
+    "manhattan",
     "marker_dots",
     "network_drawing",
     "population_embedding",
@@ -49,6 +53,7 @@ __all__ = [
     "stability_heatmap",
     "style",
     "taxonomy_levels",
+    "topic_map",
     "training_curves",
     "volcano",
 ]

@@ -1,0 +1,267 @@
+"""What topics are worth: planted ones found, ten measures on real data, time.
+
+    python benchmarks/topics.py                                  # everything; resumes from topics_*.csv
+    python benchmarks/topics.py --table planted --seeds 0 1
+    python benchmarks/topics.py --table real --data pbmc3k --models "SCE2TM" "SCETM" --seeds 0
+
+- planted: 1,500 cells, 1,000 genes, 30 topics of 25 genes each over a common background, a few topics in a cell.
+  Correlation of the topics found with the planted log lifts, after the best matching; diversity of the ten best genes.
+- real: the ten measures with the gene sets of the species, ranking by relevance (topic models) or loadings, beside the
+  published ranking; Leiden clusters against types, at the best of a sweep of resolutions ("oracle") and at resolution
+  1; accuracy with k-means of as many clusters as types; seconds and peak memory of a process of its own.
+  The external view is 50 principal components of genes that the model does not get ("kept from the model"), or random;
+  the model has the 1,000 most variable of the others, and "all genes" is without a view and with both.
+- cost: seconds and memory of a default training at the sizes of the paper's runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from annotation_tasks import append, done
+from peer_scvi_tools import DATA
+from peer_scvi_tools import load as load_shared
+from scipy.optimize import linear_sum_assignment
+
+import lucidcell as lc
+from lucidcell.comparators import pca
+from lucidcell.metrics import (
+    adjusted_mutual_information,
+    adjusted_rand_index,
+    best_genes,
+    clustering_accuracy,
+    interpretability,
+    kmeans_clusters,
+    leiden_clusters,
+    leiden_sweep,
+    normalized_mutual_information,
+    topic_diversity,
+)
+
+HERE = Path(__file__).parent
+N_TOPICS = 100
+GENE_SETS = {
+    "human": ["c2.cp.v2024.1.Hs.symbols.gmt", "c2.cgp.v2023.1.Hs.symbols.gmt"],
+    "mouse": ["m2.cp.v2023.1.Mm.symbols.gmt"],
+}
+MOUSE = ("mouse_pancreas_e15", "paul15")
+DATA_SETS = ("pbmc3k", "baron_human", "kang_pbmc_12k", "mouse_pancreas_e15", "paul15")
+SIZES = [(457, 5000), (2717, 5000), (13_316, 5000)]
+
+
+def view(**more: Any) -> Callable[[ad.AnnData], Any]:
+    return lambda a: lc.SCE2TM(a, n_topics=N_TOPICS, **more)
+
+
+MODELS: dict[str, Callable[[ad.AnnData], Any]] = {
+    "SCE2TM": view(external_key="kept"),
+    "SCE2TM, no ECR": view(external_key="kept", ecr_weight=0.0),
+    "SCE2TM, no CVE": view(),
+    "SCE2TM, concatenated": view(external_key="kept", external_use="concatenate"),
+    "SCE2TM, random view": view(external_key="random"),
+    "SCE2TM, no CVE, all genes": view(),
+    "SCETM": lambda a: lc.SCETM(a, n_topics=N_TOPICS),
+    "LDVAE": lambda a: lc.LDVAE(a),
+    "SCVI": lambda a: lc.SCVI(a),
+    "SIVAE": lambda a: lc.SIVAE(a),
+}
+
+
+# --- planted ----------------------------------------------------------------------------------------------------
+
+
+def planted(n_topics: int, seed: int, n_cells: int = 1500, n_genes: int = 1000) -> ad.AnnData:
+    rng = np.random.default_rng(seed)
+    background = rng.gamma(0.5, size=n_genes) + 0.05
+    topics = np.tile(background / background.sum(), (n_topics, 1))
+    for k in range(n_topics):
+        topics[k, rng.choice(n_genes, 25, replace=False)] += rng.dirichlet(np.ones(25))
+    topics /= topics.sum(1, keepdims=True)
+    theta = rng.dirichlet(np.full(n_topics, 0.05), n_cells)
+    counts = rng.poisson((theta @ topics) * rng.lognormal(8, 0.3, (n_cells, 1)))
+    adata = ad.AnnData(counts.astype(np.float32), obs=pd.DataFrame(index=[f"c{i}" for i in range(n_cells)]))
+    adata.var_names = [f"g{i}" for i in range(n_genes)]
+    adata.varm["lift"] = np.log(topics / topics.mean(0)).T
+    adata.obsm["theta"] = theta
+    return adata
+
+
+def matched(found: np.ndarray, truth: np.ndarray) -> float:
+    k = found.shape[1]
+    with np.errstate(invalid="ignore"):
+        correlation = np.nan_to_num(np.corrcoef(found.T, truth.T)[:k, k:])
+    return float(correlation[linear_sum_assignment(-correlation)].mean())
+
+
+def nmf(adata: ad.AnnData, k: int, seed: int) -> pd.DataFrame:
+    """Log lifts of the components of log-normalised expression."""
+    from sklearn.decomposition import NMF
+
+    from lucidcell.comparators.expression import log_normalize
+
+    parts = NMF(k, init="nndsvda", max_iter=500, random_state=seed).fit(log_normalize(adata.X)).components_ + 1e-6
+    parts /= parts.sum(1, keepdims=True)
+    return pd.DataFrame(np.log(parts / parts.mean(0)).T, adata.var_names, [f"N{i}" for i in range(k)])
+
+
+def planted_table(seeds: list[int], k: int = 30) -> None:
+    out = HERE / "topics_planted.csv"
+    for seed, name in product(seeds, ("SCE2TM", "SCE2TM, no ECR", "SCETM", "LDVAE", "NMF")):
+        if (str(seed), name) in done(out, ["seed", "model"]):
+            continue
+        adata = planted(k, seed)
+        start = time.perf_counter()
+        if name == "NMF":
+            scores = nmf(adata, k, seed)
+        else:
+            model = {
+                "SCE2TM": lambda a: lc.SCE2TM(a, n_topics=k),
+                "SCE2TM, no ECR": lambda a: lc.SCE2TM(a, n_topics=k, ecr_weight=0.0),
+                "SCETM": lambda a: lc.SCETM(a, n_topics=k),
+                "LDVAE": lambda a: lc.LDVAE(a, n_latent=k),
+            }[name](adata)
+            model.train(seed=seed, progress=False)
+            scores = (
+                model.get_loadings(rotate="varimax", center=True)
+                if name == "LDVAE"
+                else model.get_topic_genes(ranking="lift")
+            )
+        values = scores.to_numpy()
+        if name == "LDVAE":  # whose factors have two ends
+            values = np.concatenate([values, -values], axis=1)
+        row = {"seed": seed, "model": name, "matched_correlation": matched(values, adata.varm["lift"])}
+        row["diversity"] = topic_diversity(best_genes(scores))
+        append(out, [row | {"seconds": round(time.perf_counter() - start)}])
+
+
+# --- real data --------------------------------------------------------------------------------------------------
+
+
+def load(name: str, all_genes: bool) -> ad.AnnData:
+    """Every other gene for the model, and principal components of the others as an outside view."""
+    adata = load_shared(name)
+    adata.var_names_make_unique()
+    if adata.n_vars > 4000:
+        adata = lc.select_genes(adata, n_top_genes=4000)
+    order = np.random.default_rng(0).permutation(adata.n_vars)
+    inside = np.sort(order[: adata.n_vars // 2])
+    outside = np.sort(order[adata.n_vars // 2 :])
+    chosen = (adata if all_genes else adata[:, inside]).copy()
+    chosen.obsm["kept"] = pca(adata[:, outside].X).astype(np.float32)
+    chosen.obsm["random"] = np.random.default_rng(1).normal(size=(adata.n_obs, 50)).astype(np.float32)
+    return chosen[np.asarray(chosen.X.sum(1)).ravel() > 0].copy()
+
+
+def one(name: str, model_name: str, seed: int) -> dict[str, Any]:
+    """A row, in this process."""
+    warnings.filterwarnings("ignore")
+    adata = load(name, "all genes" in model_name)
+    labels = adata.obs["cell_type"].astype(str).to_numpy()
+    start, cpu = time.perf_counter(), time.process_time()
+    model = MODELS[model_name](adata)
+    model.train(seed=seed, progress=False)
+    row: dict[str, Any] = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+    row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    z = model.get_latent_representation()
+    topic_model = hasattr(model, "get_topics")
+    shares = model.get_topics() if topic_model else z
+    scores = model.get_topic_genes() if topic_model else lc.gene_signal(model.readable_loadings(), model.mean_counts())
+    sets = [DATA / "gene_sets" / file for file in GENE_SETS["mouse" if name in MOUSE else "human"]]
+    found = interpretability(shares, scores, labels=labels, gene_sets=sets, n_permutations=200 if seed == 0 else 0)
+    row |= {key: float(value) for key, value in found.summary.items()}
+    if topic_model:
+        published = interpretability(
+            None, model.get_topic_genes(ranking="published"), gene_sets=sets, diversity="exclusive", n_permutations=0
+        ).summary
+        row |= {f"{key}_published": float(published[key]) for key in ("TC", "TD", "TQ", "ORA_N", "ORA_U", "ORA_Q")}
+    sweep = leiden_sweep(z, labels, seed=seed)
+    row |= {f"{key}_oracle": float(sweep[key].max()) for key in ("ari", "nmi", "ami")}
+    clusters = leiden_clusters(z, (1.0,), seed=seed).iloc[:, 0]
+    row |= {
+        "ari": adjusted_rand_index(labels, clusters),
+        "nmi": normalized_mutual_information(labels, clusters),
+        "ami": adjusted_mutual_information(labels, clusters),
+        "accuracy": clustering_accuracy(labels, kmeans_clusters(z, len(set(labels)), seed=seed)),
+        "epochs": len(model.history),
+    }
+    return row
+
+
+def real_table(data: list[str], models: list[str], seeds: list[int]) -> None:
+    out = HERE / "topics_real.csv"
+    for seed, name, model in product(seeds, data, models):
+        if (name, model, str(seed)) in done(out, ["data", "model", "seed"]):
+            continue
+        command = [sys.executable, __file__, "--one", name, model, str(seed)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        row = json.loads(printed.splitlines()[-1])
+        columns = pd.read_csv(out, nrows=0).columns if out.exists() else None
+        row = {"data": name, "model": model, "seed": seed} | row
+        append(out, [row if columns is None else {key: row.get(key, np.nan) for key in columns}])
+
+
+# --- cost -------------------------------------------------------------------------------------------------------
+
+
+def cost(n_cells: int, n_genes: int) -> dict[str, float]:
+    warnings.filterwarnings("ignore")
+    adata = lc.simulate_counts(n_cells, n_genes, n_programs=20, n_types=10, seed=0)
+    adata.obsm["view"] = pca(adata.X).astype(np.float32)
+    model = lc.SCE2TM(adata, external_key="view", n_topics=N_TOPICS)
+    start, cpu = time.perf_counter(), time.process_time()
+    model.train(progress=False)
+    row = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+    row |= {"epochs": len(model.history), "elbo": float(model.history["validation_negative_elbo"].min())}
+    row["diversity"] = topic_diversity(best_genes(model.get_topic_genes()))
+    return row | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+
+def cost_table() -> None:
+    out = HERE / "topics_cost.csv"
+    for size in SIZES:
+        if tuple(map(str, size)) in done(out, ["cells", "genes"]):
+            continue
+        command = [sys.executable, __file__, "--size", *map(str, size)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        append(out, [{"cells": size[0], "genes": size[1]} | json.loads(printed.splitlines()[-1])])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", nargs="+", choices=("planted", "real", "cost"), default=["planted", "real", "cost"])
+    parser.add_argument("--data", nargs="+", default=list(DATA_SETS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=None)
+    parser.add_argument("--one", nargs=3, metavar=("DATA", "MODEL", "SEED"), help="a row of real, in this process")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("CELLS", "GENES"), help="a row of cost, in this process")
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(one(given.one[0], given.one[1], int(given.one[2]))))
+        return
+    if given.size:
+        print(json.dumps(cost(*given.size)))
+        return
+    warnings.filterwarnings("ignore")
+    if "planted" in given.table:
+        planted_table(given.seeds or [0, 1, 2, 3, 4])
+    if "cost" in given.table:
+        cost_table()
+    if "real" in given.table:
+        real_table(given.data, given.models, given.seeds or [0, 1, 2])
+
+
+if __name__ == "__main__":
+    main()
