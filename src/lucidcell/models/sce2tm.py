@@ -70,10 +70,11 @@ if TYPE_CHECKING:
 TARGET_SUM = 1e4  # counts of a cell after normalisation
 MEAN_WEIGHT = 3900.0  # of a cell, for which the paper's lambda is meant
 EPSILON = 0.05  # of the transport, in units of squared distance
-WIDTH_OF_EXTERNAL = 512
+WIDTHS_OF_EXTERNAL = 64, 512  # of its hidden layer: the columns of the embedding, but not fewer or more
 N_COMPONENTS = 50  # among which neighbours by expression are searched for
-PACE = 0.2  # how much less far than other parameters Adam moves the points (LOG.md)
+PACE = 0.1  # how much less far than other parameters Adam moves the points (LOG.md)
 GAMMA_PACE, FIRST_GAMMA = 4.0, 0.3  # of batch-norm after the decoder, as in LDVAE
+FIRST_CONSIDERED = 0.5  # of training: before it points move too fast for the running moments, and held-out ELBOs lie
 CHOICES = {
     "external_use": ("view", "concatenate"),
     "ecr_grad": GRADIENTS,
@@ -152,7 +153,8 @@ class SCE2TMModule(TopicModule):
         self.z_mean, self.z_variance = (nn.Linear(config.n_hidden, config.n_latent) for _ in range(2))
         self.mean_norm, self.variance_norm = (nn.BatchNorm1d(config.n_latent) for _ in range(2))
         if config.two_views:
-            self.external_view = ExternalView(config.n_external, WIDTH_OF_EXTERNAL, config.n_latent)
+            width = int(np.clip(config.n_external, *WIDTHS_OF_EXTERNAL))
+            self.external_view = ExternalView(config.n_external, width, config.n_latent)
 
     def make_decoder(self, n_design: int) -> None:
         config, n_genes = self.config, self.sizes.n_genes
@@ -308,7 +310,7 @@ class SCE2TMModule(TopicModule):
         return {name: config.cve_weight * term for name, term in found.items()}
 
     def phases(self) -> list[Phase]:
-        return [Phase("elbo", self.loss, list(self.parameters()))]
+        return [Phase("elbo", self.loss, list(self.parameters()), warmup=FIRST_CONSIDERED)]
 
 
 class SCE2TM(TopicModel):
@@ -363,6 +365,7 @@ class SCE2TM(TopicModel):
 
     name: ClassVar[str] = "sce2tm"
     batch_size_by_default = 512
+    fewest_steps = 1000
     config: SCE2TMConfig
     module: SCE2TMModule
 
