@@ -96,6 +96,11 @@ def fit(
         float | None, typer.Option(help="Weight of siVAE's interpretability term; 0.05 by default.")
     ] = None,
     linear_decoder: Annotated[bool | None, typer.Option(help="For sivae and vae: one linear layer as decoder.")] = None,
+    n_topics: Annotated[int | None, typer.Option(help="For sce2tm and scetm; 100 and 50 by default.")] = None,
+    external_key: Annotated[
+        str | None, typer.Option(help="For sce2tm: key of obsm with an embedding made elsewhere, a second view.")
+    ] = None,
+    ecr_weight: Annotated[float | None, typer.Option(help="For sce2tm: weight of what keeps topics apart.")] = None,
     stability_seeds: Annotated[int, typer.Option(help="Fit as many other seeds, and say which factors come back.")] = 0,
     max_epochs: Annotated[int | None, typer.Option(help="Passes over the data; by default from its size.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Cells per step.")] = None,
@@ -135,6 +140,9 @@ def fit(
         "latent_distribution": latent_distribution,
         "gamma": gamma,
         "linear_decoder": linear_decoder,
+        "n_topics": n_topics,
+        "external_key": external_key,
+        "ecr_weight": ecr_weight,
     }
     if stability_seeds < 0:
         raise SettingError(f"--stability-seeds is {stability_seeds}; it must be 0 or more.")

@@ -74,6 +74,7 @@ WIDTHS_OF_EXTERNAL = 64, 512  # of its hidden layer: the columns of the embeddin
 N_COMPONENTS = 50  # among which neighbours by expression are searched for
 PACE = 0.1  # how much less far than other parameters Adam moves the points (LOG.md)
 GAMMA_PACE, FIRST_GAMMA = 4.0, 0.3  # of batch-norm after the decoder, as in LDVAE
+MOMENTUM = 0.1  # of the encoder's running moments: large batches make few steps
 FIRST_CONSIDERED = 0.5  # of training: before it points move too fast for the running moments, and held-out ELBOs lie
 CHOICES = {
     "external_use": ("view", "concatenate"),
@@ -150,8 +151,9 @@ class SCE2TMModule(TopicModule):
         config = self.config
         n_more = n_encoded + (config.n_external if config.external_use == "concatenate" else 0)
         self.encoder = GeneMLP(self.sizes.n_genes, n_more, config.n_hidden, 1)
+        self.encoder.first.norm.momentum = MOMENTUM
         self.z_mean, self.z_variance = (nn.Linear(config.n_hidden, config.n_latent) for _ in range(2))
-        self.mean_norm, self.variance_norm = (nn.BatchNorm1d(config.n_latent) for _ in range(2))
+        self.mean_norm, self.variance_norm = (nn.BatchNorm1d(config.n_latent, momentum=MOMENTUM) for _ in range(2))
         if config.two_views:
             width = int(np.clip(config.n_external, *WIDTHS_OF_EXTERNAL))
             self.external_view = ExternalView(config.n_external, width, config.n_latent)
