@@ -60,7 +60,7 @@ GENES = NORMALISED | {
 }
 TOPICS = NORMALISED | {
     "topics": lambda m, a: m.get_topics(a),
-    "genes of topics": lambda m, a: [m.get_topic_genes(ranking=r) for r in ("relevance", "published")],
+    "genes of topics": lambda m, a: [m.get_topic_genes(ranking=r) for r in ("signal", "relevance", "published")],
     "points": lambda m, a: (m.get_gene_embedding(), m.get_topic_embedding()),
     "perturbed": lambda m, a: m.perturb_topics("T2", a),
 }

@@ -197,12 +197,20 @@ def test_rankings_of_genes() -> None:
     model = trained()
     of_topic, mean = model.get_archetypes(), model.mean_expression()
     lift = np.log(of_topic.div(mean, axis=0))
-    np.testing.assert_allclose(model.get_topic_genes(weight=0.0), model.get_topic_genes(ranking="lift"))
     np.testing.assert_allclose(
-        model.get_topic_genes(weight=0.3), 0.3 * np.log(of_topic) + 0.7 * lift, rtol=1e-6, atol=1e-9
+        model.get_topic_genes(ranking="relevance", weight=0.0), model.get_topic_genes(ranking="lift")
+    )
+    np.testing.assert_allclose(
+        model.get_topic_genes(ranking="relevance", weight=0.3),
+        0.3 * np.log(of_topic) + 0.7 * lift,
+        rtol=1e-6,
+        atol=1e-9,
     )
     np.testing.assert_allclose(model.get_topic_genes(ranking="published").sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(model.get_topic_genes(ranking="probability").sum(), 1, rtol=1e-6)
+    counts = cells().X.toarray()[model.train_indices].mean(0)
+    by_hand = model.get_loadings(center=True).mul(np.sqrt(counts), axis=0)
+    np.testing.assert_allclose(model.get_topic_genes(), by_hand, rtol=1e-5, atol=1e-9)
     for wrong in ({"ranking": "beta"}, {"weight": 2}):
         with pytest.raises(SettingError):
             model.get_topic_genes(**wrong)

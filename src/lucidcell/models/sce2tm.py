@@ -258,7 +258,9 @@ class SCE2TMModule(TopicModule):
         p = self.decode(z, design).exp()
         if self.config.target != "log":
             return p
-        x = torch.expm1(p * self.mean_total)
+        logarithm = p * self.mean_total
+        largest = logarithm.amax(1, keepdim=True)  # of a cell that is all of one topic it would overflow
+        x = (logarithm - largest).exp() - (-largest).exp()
         return x / x.sum(1, keepdim=True)
 
     def log_likelihood(self, batch: Batch, logits: LinearMap, log_library: Tensor) -> LogLikelihood:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from lucidcell.errors import SettingError
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 class TopicModule(LinearModule):
     """Topics and genes as points."""
+
+    mean_count: Tensor
+
+    def make_moments(self) -> None:
+        super().make_moments()
+        self.register_buffer("mean_count", torch.zeros(self.sizes.n_genes))  # of each gene in the cells that trained
 
     def gene_points(self) -> Tensor:
         """(G, d)."""
@@ -47,6 +54,13 @@ class TopicModel(LinearModel):
     @property
     def vae(self) -> TopicModule:
         return self.module
+
+    def _after_training(self) -> None:
+        super()._after_training()
+        assert self.record is not None
+        training = self._own_cells("train").select(self.record.train_rows)
+        total = np.bincount(training.indices, weights=training.values, minlength=training.n_genes)
+        self.module.mean_count.copy_(torch.from_numpy(total / len(training)))
 
     @property
     def factor_names(self) -> list[str]:
@@ -92,16 +106,17 @@ class TopicModel(LinearModel):
         """Cells x topics: shares of the topics at the mean of q(z | x), each row sums to 1."""
         return topics.topic_shares(self, adata, indices)
 
-    def get_topic_genes(self, *, ranking: str = "relevance", weight: float = 0.6) -> pd.DataFrame:
+    def get_topic_genes(self, *, ranking: str = "signal", weight: float = 0.6) -> pd.DataFrame:
         """Genes x topics: how much a gene stands for a topic.
 
         Parameters
         ----------
         ranking
-            "relevance": weight log p(gene | topic) + (1 - weight) log [p(gene | topic) / p(gene)], where p(gene |
-            topic) is the decoder's for a cell that is all of one topic, and p(gene) the mean over cells that trained
-            (Sievert & Shirley 2014); "lift": the second term alone; "probability": p(gene | topic); "published": the
-            scores of the model's paper, for scE2TM each gene's shares of the topics.
+            "signal": centred loading times the square root of the gene's mean count, how much a gene of one cell tells
+            about the topic (`lucidcell.gene_signal`); "relevance": weight log p(gene | topic) + (1 - weight) log [p(gene
+            | topic) / p(gene)], where p(gene | topic) is the decoder's for a cell that is all of one topic, and p(gene)
+            the mean over cells that trained (Sievert & Shirley 2014); "lift": the second term alone; "probability":
+            p(gene | topic); "published": the scores of the model's paper, for scE2TM each gene's shares of the topics.
         weight
             Of the relevance, 0 to 1: 0 ranks by how specific a gene is, 1 by how common.
 

@@ -11,6 +11,7 @@ import torch
 
 from lucidcell.errors import SettingError
 from lucidcell.readouts.latent import latent_distribution
+from lucidcell.readouts.top_genes import gene_signal
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from lucidcell.models.topic_model import TopicModel
 
-RANKINGS = ("relevance", "lift", "probability", "published")
+RANKINGS = ("signal", "relevance", "lift", "probability", "published")
 MODES = ("renormalize", "zero")
 
 
@@ -50,6 +51,8 @@ def topic_genes(model: TopicModel, ranking: str, weight: float) -> pd.DataFrame:
         with torch.no_grad():
             values = model.module.membership().double().numpy()
         table = pd.DataFrame(values, names, model.factor_names)
+    elif ranking == "signal":
+        table = gene_signal(model.get_loadings(center=True), model.module.mean_count.double().numpy())
     else:
         of_topic = model.get_archetypes()
         lift = np.log(of_topic.div(model.mean_expression(), axis=0))
