@@ -113,10 +113,10 @@ class TopicModel(LinearModel):
         ----------
         ranking
             "signal": centred loading times the square root of the gene's mean count, how much a gene of one cell tells
-            about the topic (`lucidcell.gene_signal`); "relevance": weight log p(gene | topic) + (1 - weight) log [p(gene
-            | topic) / p(gene)], where p(gene | topic) is the decoder's for a cell that is all of one topic, and p(gene)
-            the mean over cells that trained (Sievert & Shirley 2014); "lift": the second term alone; "probability":
-            p(gene | topic); "published": the scores of the model's paper, for scE2TM each gene's shares of the topics.
+            about the topic (`lucidcell.gene_signal`); "relevance": weight log p(gene | topic) + (1 - weight) log lift,
+            where p(gene | topic) is the decoder's for a cell that is all of one topic, and the lift its ratio to the
+            mean over cells that trained (Sievert & Shirley 2014); "lift": log lift alone; "probability": p(gene |
+            topic); "published": the scores of the model's paper, for scE2TM each gene's shares of the topics.
         weight
             Of the relevance, 0 to 1: 0 ranks by how specific a gene is, 1 by how common.
 
