@@ -120,7 +120,7 @@ def nmf(adata: ad.AnnData, k: int, seed: int) -> pd.DataFrame:
 
 def planted_table(seeds: list[int], k: int = 30) -> None:
     out = HERE / "topics_planted.csv"
-    for seed, name in product(seeds, ("SCE2TM", "SCE2TM, no ECR", "SCETM", "LDVAE", "NMF")):
+    for seed, name in product(seeds, ("SCE2TM", "SCE2TM, counts", "SCE2TM, no ECR", "SCETM", "LDVAE", "NMF")):
         if (str(seed), name) in done(out, ["seed", "model"]):
             continue
         adata = planted(k, seed)
@@ -130,6 +130,7 @@ def planted_table(seeds: list[int], k: int = 30) -> None:
         else:
             model = {
                 "SCE2TM": lambda a: lc.SCE2TM(a, n_topics=k),
+                "SCE2TM, counts": lambda a: lc.SCE2TM(a, n_topics=k, target="counts"),
                 "SCE2TM, no ECR": lambda a: lc.SCE2TM(a, n_topics=k, ecr_weight=0.0),
                 "SCETM": lambda a: lc.SCETM(a, n_topics=k),
                 "LDVAE": lambda a: lc.LDVAE(a, n_latent=k),

@@ -617,7 +617,13 @@ def check_what_is_written_survives_files(case: Case) -> None:
         assert one.uns[name]["config"]["n_latent"] == model.config.n_latent
 
 
-SLOW_CHECKS = [check_planted_structure_is_found, check_what_is_written_survives_files]
+SLOW_CHECKS = [  # the last three are of the data, which options of a model do not touch
+    check_planted_structure_is_found,
+    check_what_is_written_survives_files,
+    check_every_layout_gives_the_same_bits,
+    check_views_and_files_give_the_same_bits,
+    check_the_users_data_stay_as_they_are,
+]
 CHECKS: list[Callable[[Case], None]] = [
     check_the_same_seed_gives_the_same_model,
     check_training_twice_starts_afresh,
