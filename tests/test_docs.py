@@ -239,9 +239,23 @@ def outcome_of_gene_space(names: dict[str, Any], folder: Path) -> None:
     assert (folder / "tables/kernel.csv").exists()
 
 
+def outcome_of_topics(names: dict[str, Any], folder: Path) -> None:
+    own, top, measures = names["own"], names["top"], names["measures"]
+    for cell_type, markers in {
+        "B": {"CD79A", "CD74", "HLA-DRA", "MS4A1", "CD79B"}, "NK": {"NKG7", "GNLY", "GZMB", "PRF1"},
+        "CD14+ Mono": {"LYZ", "S100A8", "S100A9", "CST3"}, "Platelet": {"PPBP", "PF4", "SDPR"},
+    }.items():  # fmt: skip
+        assert len(markers & set(top[own[cell_type]])) >= 2, (cell_type, top[own[cell_type]])
+    assert measures["TD"]["scE2TM", "published"] > measures["TD"]["without transport", "published"]
+    assert measures["IP"]["scE2TM", "signal"] > 0.55, "the largest type has 26 % of the cells"
+    assert {"CD79A", "CD74", "HLA-DRA"} & set(names["seen"].nsmallest(5).index)
+    assert (folder / "runs/topics/report.html").stat().st_size > 50_000
+
+
 OUTCOMES: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "annotation": outcome_of_annotation,
     "factors": outcome_of_factors,
     "gene_space": outcome_of_gene_space,
+    "topics": outcome_of_topics,
     "pbmc3k": outcome_of_pbmc3k,
 }

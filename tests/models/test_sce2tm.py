@@ -293,3 +293,12 @@ def test_the_table_of_topics_is_in_the_run_folder(tmp_path) -> None:
     np.testing.assert_allclose(shares, trained().get_topics(), rtol=1e-6)
     genes = pd.read_csv(tmp_path / "run" / "tables" / "topic_genes.csv", index_col="gene")
     np.testing.assert_allclose(genes, trained().get_topic_genes(), rtol=1e-6)
+
+
+def test_what_needs_counts_says_how_to_have_them() -> None:
+    adata = cells()
+    with pytest.raises(SettingError, match="use target='counts', or SCVI"):
+        trained().differential_expression(adata, groupby="cell_type")
+    model = lc.SCE2TM(adata, target="counts", **SMALL)
+    model.train(2, batch_size=32, progress=False)
+    assert len(model.differential_expression(adata, groupby="cell_type")) == 3 * 50

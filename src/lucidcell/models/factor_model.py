@@ -7,7 +7,7 @@ in `readouts/`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,8 @@ MOST_CHECKED_CELLS = 5000  # by the table of genes in the run folder
 class FactorModel(Model):
     """Shell of the models of counts, with their read-outs. A subclass gives `name`, `config`, `module` and `vae`."""
 
+    with_counts: ClassVar[str] = "gene_likelihood='nb', or SCVI"  # where the likelihood is not one of counts
+
     @property
     def vae(self) -> SCVIModule:
         """The networks that encode counts to z and decode z to rho."""
@@ -62,8 +64,8 @@ class FactorModel(Model):
         """Raise `SettingError` if the likelihood is not one of counts, which `what` needs."""
         if not self.of_counts:
             raise SettingError(
-                f"{what} needs a likelihood of counts, and this {type(self).__name__} has a Gaussian one of normalised "
-                "expression; use gene_likelihood='nb', or SCVI."
+                f"{what} needs a likelihood of counts, and this {type(self).__name__} has one of normalised expression; "
+                f"use {self.with_counts}."
             )
 
     def divergence(self, batch: Batch, posterior: Posterior, z: Tensor) -> Tensor:

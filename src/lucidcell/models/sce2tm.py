@@ -368,6 +368,7 @@ class SCE2TM(TopicModel):
     """
 
     name: ClassVar[str] = "sce2tm"
+    with_counts = "target='counts', or SCVI"
     batch_size_by_default = 512
     fewest_steps = 1000
     config: SCE2TMConfig

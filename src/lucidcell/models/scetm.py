@@ -157,6 +157,7 @@ class SCETM(TopicModel):
     """
 
     name: ClassVar[str] = "scetm"
+    with_counts = "SCVI"
     batch_size_by_default = 512
     config: SCETMConfig
     module: SCETMModule
