@@ -64,7 +64,7 @@ class FactorModel(Model):
         """Raise `SettingError` if the likelihood is not one of counts, which `what` needs."""
         if not self.of_counts:
             raise SettingError(
-                f"{what} needs a likelihood of counts, and this {type(self).__name__} has one of normalised expression; "
+                f"{what} needs a likelihood of counts, and this {type(self).__name__} has one of other values; "
                 f"use {self.with_counts}."
             )
 
