@@ -302,3 +302,14 @@ def test_what_needs_counts_says_how_to_have_them() -> None:
     model = lc.SCE2TM(adata, target="counts", **SMALL)
     model.train(2, batch_size=32, progress=False)
     assert len(model.differential_expression(adata, groupby="cell_type")) == 3 * 50
+
+
+def test_the_report_ranks_genes_of_topics_as_the_model_does(tmp_path) -> None:
+    from lucidcell.report.folder import Run
+
+    trained().save(tmp_path / "run")
+    run = Run(tmp_path / "run")
+    assert run.ranked_by_signal
+    assert not run.of_counts
+    np.testing.assert_allclose(run.signal, trained().get_topic_genes(), rtol=1e-6)
+    assert lc.report(tmp_path / "run").stat().st_size > 30_000

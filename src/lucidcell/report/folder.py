@@ -163,8 +163,20 @@ class Run:
         """Genes x factors, by which genes are ranked: loadings, for counts times the root of the mean count."""
         if self.loadings is None or self.genes is None:
             return None
+        if self.topic_genes is not None:
+            return self.topic_genes.set_index("gene")
         loadings = self.loadings.set_index("gene")
         return gene_signal(loadings, self.genes["mean_observed"]) if self.of_counts else loadings
+
+    @cached_property
+    def topic_genes(self) -> pd.DataFrame | None:
+        """Genes x topics, with the column gene; None for a model without topics."""
+        return self._optional_table("tables/topic_genes.csv", ["gene"])
+
+    @property
+    def ranked_by_signal(self) -> bool:
+        """Whether genes are ranked by loading and mean count."""
+        return self.of_counts or self.topic_genes is not None
 
     @cached_property
     def uncorrected(self) -> pd.DataFrame | None:

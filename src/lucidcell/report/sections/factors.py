@@ -70,7 +70,7 @@ def _introduction(run: Run, idle: list[str], table: pd.DataFrame) -> str:
     meaning = [str(run.loadings_meaning[key]) for key in ("how", "unit", "sign") if run.loadings_meaning.get(key)]
     if meaning:
         text += f"Loadings: {'; '.join(meaning)}. "
-    if run.of_counts:
+    if run.ranked_by_signal:
         text += "Genes are ranked by loading and mean count, since loadings of hardly seen genes are mostly noise."
     return text.rstrip()
 
@@ -171,7 +171,7 @@ def _card(run: Run, row: dict[str, Any], means: pd.DataFrame | None) -> Card:
     if named:
         blocks.append(Text(named))
     if (signal[factor] != 0).any():
-        pictures.append(_top_genes(signal, factor, _OF_COUNTS if run.of_counts else "loading"))
+        pictures.append(_top_genes(signal, factor, _OF_COUNTS if run.ranked_by_signal else "loading"))
     if means is not None:
         blocks.append(Text(_who(means[factor])))
         pictures.append(_by_label(means[factor], factor))
