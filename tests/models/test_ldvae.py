@@ -13,7 +13,8 @@ from torch.nn.functional import batch_norm
 
 import lucidcell as lc
 from lucidcell.errors import NotTrainedError, SettingError
-from lucidcell.models.ldvae import EPS, GAMMA_PACE, LDVAE, WEIGHT_PACE, LDVAEConfig, LDVAEModule
+from lucidcell.models.ldvae import GAMMA_PACE, LDVAE, WEIGHT_PACE, LDVAEConfig, LDVAEModule
+from lucidcell.models.linear_model import EPS
 from lucidcell.models.scvi import Sizes
 from lucidcell.readouts.stability import matched
 
