@@ -370,7 +370,7 @@ class SCE2TM(TopicModel):
     name: ClassVar[str] = "sce2tm"
     with_counts = "target='counts', or SCVI"
     batch_size_by_default = 512
-    fewest_steps = 1000
+    fewest_steps = 500
     config: SCE2TMConfig
     module: SCE2TMModule
 
