@@ -90,8 +90,14 @@ MODELS = [
     Case(SIVAE, {"gene_batch_size": 16, "pretrain": False, "feature_input": "sample", "n_feature_inputs": 30}, GENES),
     Case(SCE2TM, BATCH | VIEW, TOPICS, small=SMALL_TOPICS),
     Case(SCE2TM, BATCH | VIEW | SEX | {"external_use": "concatenate", "target": "counts"}, TOPICS, small=SMALL_TOPICS),
-    Case(SCE2TM, {"ecr_weight": 0.0, "size_factor_key": "size", "target": "normalized"}, TOPICS, small=SMALL_TOPICS),
-    Case(SCE2TM, VIEW | {"reproduce": "reference", "con": "log_mean", "reg": "cell"}, TOPICS, small=SMALL_TOPICS),
+    Case(
+        SCE2TM,
+        VIEW
+        | {"ecr_weight": 0.0, "size_factor_key": "size", "target": "normalized", "reproduce": "reference"}
+        | {"con": "log_mean", "reg": "cell"},
+        TOPICS,
+        small=SMALL_TOPICS,
+    ),
     Case(SCETM, BATCH | SEX, TOPICS, small=SMALL_TOPICS),
     Case(SCANVI, BATCH | PARTLY, TYPES, LABELS),
     Case(SCANVI, BATCH | PARTLY | {"training": "joint", "elbo": "marginal"}, TYPES, LABELS),
