@@ -619,6 +619,7 @@ def check_what_is_written_survives_files(case: Case) -> None:
 
 SLOW_CHECKS = [  # the last three are of the data, which options of a model do not touch
     check_loss_falls,
+    check_two_threads_repeat_each_other,
     check_planted_structure_is_found,
     check_what_is_written_survives_files,
     check_every_layout_gives_the_same_bits,

@@ -279,7 +279,18 @@ def linear(simulated_once: ad.AnnData, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("linear")
     simulated_once.write_h5ad(folder / "cells.h5ad")
     given = ["--model", "ldvae", "--batch-key", "batch", "--labels-key", "cell_type", "--n-latent", "3"]
-    given += ["--n-hidden", "16", "--max-epochs", "20", "--batch-size", "32", "--stability-seeds", "2"]
+    given += [
+        "--n-hidden",
+        "16",
+        "--max-epochs",
+        "20",
+        "--batch-size",
+        "32",
+        "--stability-seeds",
+        "2",
+        "--num-threads",
+        "1",
+    ]
     command = [sys.executable, "-m", "lucidcell.cli", "fit", str(folder / "cells.h5ad"), "--out", str(folder / "run")]
     done = subprocess.run([*command, *given], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -54,6 +54,7 @@ def test_equal_points_are_neighbours() -> None:
     assert graph.nnz == 30
 
 
+@pytest.mark.slow  # compiles pynndescent
 def test_approximate_neighbours_of_many_points(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pynndescent")
     points = blobs(400, 4)
