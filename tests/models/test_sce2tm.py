@@ -17,8 +17,8 @@ import lucidcell as lc
 from lucidcell.cells.simulate import simulate_counts
 from lucidcell.errors import DataError, SettingError
 from lucidcell.maths.transport import transport
-from lucidcell.models import sce2tm
 from lucidcell.models.cross_view import consistency, neighbor_contrast, spread
+from lucidcell.models.view_neighbors import partners as partners_of
 from lucidcell.training.split import hold_out
 
 SMALL = {"n_topics": 4, "n_hidden": 16, "n_embedding": 8}
@@ -44,7 +44,7 @@ def trained() -> lc.SCE2TM:
 
 def batch_of(model: lc.SCE2TM, n: int = 30):
     """Cells that train, with their neighbours."""
-    partners = sce2tm.partners(model.cells, np.arange(120), 10, 0)
+    partners = partners_of(model.cells, np.arange(120), 10, 0)
     return replace(model.cells, partners=partners).take(np.arange(n))
 
 
@@ -119,7 +119,7 @@ def test_the_transport_moves_topics_and_genes(how: str) -> None:
 def test_neighbours_are_cells_that_train_and_never_the_cell_itself() -> None:
     model = lc.SCE2TM(cells(), external_key="outside", **SMALL)
     rows, held_out = hold_out(120, 0.8, 0)
-    partners = sce2tm.partners(model.cells, rows, 10, 0)
+    partners = partners_of(model.cells, rows, 10, 0)
     with_partners = replace(model.cells, partners=partners)
     for _ in range(3):
         batch = with_partners.take(rows)
@@ -136,7 +136,7 @@ def test_neighbours_are_cells_that_train_and_never_the_cell_itself() -> None:
 
 def test_neighbours_are_drawn_anew_and_repeatably() -> None:
     model = lc.SCE2TM(cells(), external_key="outside", **SMALL)
-    with_partners = replace(model.cells, partners=sce2tm.partners(model.cells, np.arange(120), 10, 0))
+    with_partners = replace(model.cells, partners=partners_of(model.cells, np.arange(120), 10, 0))
     rng = np.random.default_rng(0)
     orders = [rng.permutation(120) for _ in range(2)]
     first, again = (with_partners.take(orders[0]).pair for _ in range(2))

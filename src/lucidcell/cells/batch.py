@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+TARGET_SUM = 1e4  # counts of a cell after normalisation
+
 
 class SparseRows(NamedTuple):
     """Non-negative values of B cells over G genes, non-zeros only (compressed sparse rows).
@@ -56,6 +58,15 @@ class SparseRows(NamedTuple):
     def log1p(self) -> SparseRows:
         """log(1 + value), entry by entry."""
         return self._replace(values=torch.log1p(self.values))
+
+    def shares(self, library: Tensor, total: float = 1.0) -> SparseRows:
+        """Counts scaled so that a cell with this library (B,) has `total` of them."""
+        per_count = total / library.clamp(min=1e-12)
+        return self._replace(values=self.values * per_count[self.row_of_entry()])
+
+    def log_normalized(self, library: Tensor) -> SparseRows:
+        """log(1 + counts scaled to 10,000 a cell)."""
+        return self.shares(library, TARGET_SUM).log1p()
 
     def to(self, device: torch.device | str) -> SparseRows:
         return SparseRows(self.indptr.to(device), self.indices.to(device), self.values.to(device), self.n_genes)

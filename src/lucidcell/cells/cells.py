@@ -113,6 +113,10 @@ class Cells:
             partners=None,  # whose positions are others now
         )
 
+    def mean_counts(self) -> np.ndarray:
+        """Mean count of each gene, (G,)."""
+        return np.bincount(self.indices, weights=self.values, minlength=self.n_genes) / len(self)
+
     def _positions(self, rows: np.ndarray) -> np.ndarray:
         """Positions as fresh int64; the compiled pass reads whatever it is told, so they are checked."""
         rows = np.asarray(rows)

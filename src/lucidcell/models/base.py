@@ -24,6 +24,7 @@ from lucidcell.models import storage
 from lucidcell.models.keywords import refuse_keywords, refuse_setup
 from lucidcell.training.loop import Record, fit
 from lucidcell.training.settings import BATCH_SIZE, Settings
+from lucidcell.training.split import hold_out
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -146,6 +147,10 @@ class Model:
     def _new_module(self, cells: Cells, settings: Settings) -> nn.Module:
         """An untrained module for `cells`, drawn with the seed of the settings."""
         raise NotImplementedError
+
+    def _training_cells(self, cells: Cells, settings: Settings) -> Cells:
+        """Those that the loop will train on."""
+        return cells.select(hold_out(len(cells), settings.train_size, settings.seed)[0])
 
     def _cells_to_train(self, cells: Cells, settings: Settings) -> Cells:
         """The same cells, with what the loss needs besides."""

@@ -231,8 +231,7 @@ class FactorModel(Model):
 
     def mean_counts(self) -> np.ndarray:
         """Mean count of each gene in the model's own cells, (G,)."""
-        cells = self.cells_of(None)
-        return np.bincount(cells.indices, weights=cells.values, minlength=cells.n_genes) / len(cells)
+        return self.cells_of(None).mean_counts()
 
     @property
     def readable_rotation(self) -> str | None:

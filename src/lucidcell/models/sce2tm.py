@@ -32,7 +32,7 @@ size, neighbours among principal components, the scale of lambda, batches and co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -44,9 +44,7 @@ from torch.nn.functional import normalize
 
 from lucidcell.cells.batch import Batch, SparseRows
 from lucidcell.cells.cells import Cells
-from lucidcell.cells.partners import Neighborhoods, Partners
 from lucidcell.cells.schema import Schema
-from lucidcell.comparators.expression import principal_components, scaled_logarithms
 from lucidcell.errors import DataError, SettingError
 from lucidcell.maths.chain import Affine
 from lucidcell.maths.divergences import kl_gaussians
@@ -59,6 +57,7 @@ from lucidcell.models.cross_view import ExternalView, consistency, neighbor_cont
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import LinearMap, Posterior, Sizes
 from lucidcell.models.topic_model import TopicModel, TopicModule
+from lucidcell.models.view_neighbors import partners
 from lucidcell.training.phases import Loss, Phase
 from lucidcell.training.split import hold_out
 
@@ -67,11 +66,9 @@ if TYPE_CHECKING:
 
     from lucidcell.training.settings import Settings
 
-TARGET_SUM = 1e4  # counts of a cell after normalisation
 MEAN_WEIGHT = 3900.0  # of a cell, for which the paper's lambda is meant
 EPSILON = 0.05  # of the transport, in units of squared distance
 WIDTHS_OF_EXTERNAL = 64, 512  # of its hidden layer: the columns of the embedding, but not fewer or more
-N_COMPONENTS = 50  # among which neighbours by expression are searched for
 PACE = 0.1  # how much less far than other parameters Adam moves the points (LOG.md)
 GAMMA_PACE, FIRST_GAMMA = 4.0, 0.3  # of batch-norm after the decoder, as in LDVAE
 MOMENTUM = 0.1  # of the encoder's running moments: large batches make few steps
@@ -173,11 +170,12 @@ class SCE2TMModule(TopicModule):
         self.register_buffer("start", torch.zeros(config.n_latent))
         self.prior_sd = ((1 - 1 / config.n_latent) / config.prior_alpha) ** 0.5
 
-    def set_scale(self, cells: Cells) -> None:
+    def set_scale(self, batches: Iterable[Batch]) -> None:
         """c, the mean total and the first bias, from the cells that train."""
-        total, n = torch.zeros(cells.n_genes, dtype=torch.float64), len(cells)
-        for start in range(0, n, 1024):
-            x = self.unscaled_target(cells.take(np.arange(start, min(start + 1024, n))))
+        n, total = 0, torch.zeros(self.sizes.n_genes, dtype=torch.float64)
+        for batch in batches:
+            x = self.unscaled_target(batch)
+            n += batch.n_cells
             total.index_add_(0, x.indices.long(), x.values.double())
         self.mean_total.fill_(float(total.sum()) / n)
         self.weight_scale.fill_(MEAN_WEIGHT / float(self.mean_total))
@@ -192,24 +190,20 @@ class SCE2TMModule(TopicModule):
 
     # --- data ---
 
-    def log_normalized(self, counts: SparseRows, library: Tensor) -> SparseRows:
+    def logarithms(self, batch: Batch) -> SparseRows:
         """log(1 + counts scaled to 10,000 a cell), or unscaled."""
-        if self.config.normalize == "none":
-            return counts.log1p()
-        per_count = TARGET_SUM / library.clamp(min=1e-12)
-        return counts._replace(values=counts.values * per_count[counts.row_of_entry()]).log1p()
+        return batch.counts.log1p() if self.config.normalize == "none" else batch.counts.log_normalized(batch.library)
 
     def unscaled_target(self, batch: Batch) -> SparseRows:
         """x without c."""
         if self.config.target == "counts":
             return batch.counts
         if self.config.target == "log":
-            return self.log_normalized(batch.counts, batch.library)
-        values = batch.counts.values / batch.library.clamp(min=1e-12)[batch.counts.row_of_entry()]
-        return batch.counts._replace(values=values)
+            return self.logarithms(batch)
+        return batch.counts.shares(batch.library)
 
     def encoder_inputs(self, batch: Batch) -> tuple[SparseRows, Tensor]:
-        x = self.log_normalized(batch.counts, batch.library)
+        x = self.logarithms(batch)
         if self.config.external_use == "concatenate" and self.config.n_external:
             assert batch.external is not None
             return x, batch.external
@@ -437,7 +431,7 @@ class SCE2TM(TopicModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             module = SCE2TMModule(self.config, Sizes.of(cells.schema))  # type: ignore[arg-type]
-        module.set_scale(cells.select(hold_out(len(cells), settings.train_size, settings.seed)[0]))
+        module.set_scale(self.batches(self._training_cells(cells, settings)))
         return module
 
     def _cells_to_train(self, cells: Cells, settings: Settings) -> Cells:
@@ -467,34 +461,8 @@ class SCE2TM(TopicModel):
         return model
 
     @property
-    def vae(self) -> SCE2TMModule:
-        return self.module
-
-    @property
     def of_counts(self) -> bool:
         return self.config.target == "counts"
 
     def log_prior(self, z: Tensor) -> Tensor:
         return gaussian_log_prob(z, torch.zeros(()), torch.tensor(self.module.prior_sd)).sum(1)
-
-
-def partners(cells: Cells, rows: np.ndarray, k: int, seed: int) -> Partners:
-    """Mutual nearest neighbours of the cells `rows` among themselves, by expression and by external embedding."""
-    import scipy.sparse as sp
-
-    from lucidcell.maths.neighbor_graph import mutual_neighbors
-
-    assert cells.external is not None
-    training = cells.select(rows)
-    counts = sp.csr_matrix((training.values, training.indices, training.indptr), (len(rows), cells.n_genes))
-    n_components = min(N_COMPONENTS, min(counts.shape) - 1)
-    views = (principal_components(scaled_logarithms(counts), n_components, seed), cells.external[rows])
-    found = []
-    for view in views:
-        graph = mutual_neighbors(view, k)
-        degree = np.zeros(len(cells), np.int64)
-        degree[rows] = np.diff(graph.indptr)
-        order = np.argsort(rows, kind="stable")  # compressed rows in the order of all cells
-        indices = np.concatenate([rows[graph.indices[graph.indptr[i] : graph.indptr[i + 1]]] for i in order])
-        found.append(Neighborhoods(np.concatenate([[0], np.cumsum(degree)]), indices))
-    return Partners(found[0], found[1], seed)

@@ -90,8 +90,7 @@ class SCETMModule(TopicModule):
 
     def encoder_inputs(self, batch: Batch) -> tuple[SparseRows, Tensor]:
         """Shares of the genes in the cell's counts."""
-        values = batch.counts.values / batch.library.clamp(min=1e-12)[batch.counts.row_of_entry()]
-        return batch.counts._replace(values=values), batch.covariates[:, :0]
+        return batch.counts.shares(batch.library), batch.covariates[:, :0]
 
     def encode(self, batch: Batch) -> Posterior:
         hidden = self.encoder(*self.encoder_inputs(batch))
@@ -209,10 +208,6 @@ class SCETM(TopicModel):
             module = SCETMModule(structure, Sizes.of(schema))  # type: ignore[arg-type]
         model._start(structure, module, schema, cells)
         return model
-
-    @property
-    def vae(self) -> SCETMModule:
-        return self.module
 
     @property
     def of_counts(self) -> bool:

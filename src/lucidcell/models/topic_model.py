@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lucidcell.errors import SettingError
 from lucidcell.models.linear_model import LinearModel, LinearModule
-from lucidcell.readouts import explained, topics
+from lucidcell.readouts import explained, latent, topics
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,16 +51,11 @@ class TopicModel(LinearModel):
 
     module: TopicModule
 
-    @property
-    def vae(self) -> TopicModule:
-        return self.module
-
     def _after_training(self) -> None:
         super()._after_training()
         assert self.record is not None
         training = self._own_cells("train").select(self.record.train_rows)
-        total = np.bincount(training.indices, weights=training.values, minlength=training.n_genes)
-        self.module.mean_count.copy_(torch.from_numpy(total / len(training)))
+        self.module.mean_count.copy_(torch.from_numpy(training.mean_counts()))
 
     @property
     def factor_names(self) -> list[str]:
@@ -98,7 +93,7 @@ class TopicModel(LinearModel):
                 adata, indices=indices, give_mean=give_mean, n_samples=n_samples, batch_size=batch_size,
                 return_dist=return_dist, seed=seed,
             )  # fmt: skip
-        return topics.latent_means(self, adata, indices, batch_size)
+        return latent.latent_distribution(self, adata, indices, batch_size)[0]
 
     def get_topics(
         self, adata: AnnData | None = None, *, indices: Sequence[int] | np.ndarray | None = None

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
-from lucidcell.cells.batch import Batch, SparseRows
+from lucidcell.cells.batch import TARGET_SUM, Batch, SparseRows
 from lucidcell.cells.cells import Cells
 from lucidcell.errors import SettingError
 from lucidcell.maths.chain import Affine
@@ -47,7 +47,6 @@ from lucidcell.models.scvi import LinearMap, Posterior, SCVIModule, Sizes
 from lucidcell.readouts.explained import explained_variance
 from lucidcell.training.phases import Loss, Phase
 from lucidcell.training.schedule import warm_up
-from lucidcell.training.split import hold_out
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -56,7 +55,6 @@ if TYPE_CHECKING:
     from lucidcell.training.settings import Settings
 
 SMALLEST_SD = 1e-5
-TARGET_SUM = 1e4  # counts of a cell after normalisation
 L2_OF_OUTPUT = 0.1  # as a share of `l2`
 BLOCK_ENTRIES = 2**22  # of cells x genes that a sum over genes holds at once where there are no gradients
 CHOICES = {"gene_likelihood": ("gaussian", "nb"), "input": ("counts", "values")}
@@ -139,8 +137,7 @@ class VAEModule(SCVIModule):
             return counts
         if self.softmax:
             return counts.log1p()
-        per_count = TARGET_SUM / batch.library.clamp(min=1e-12)
-        return counts._replace(values=counts.values * per_count[counts.row_of_entry()]).log1p()
+        return counts.log_normalized(batch.library)
 
     def target(self, batch: Batch, genes: Tensor | None = None) -> Tensor:
         """x, centred and scaled, (B, G), or of some genes."""
@@ -314,11 +311,6 @@ class GaussianModel(FactorModel):
     module: VAEModule
     share_of_learning_rate = 0.2  # networks without batch-norm
     fewest_steps = 1000  # with fewer, the factors of some hundred cells stay at the prior (LOG.md, 2026-11-29)
-
-    def _training_cells(self, cells: Cells, settings: Settings) -> Cells:
-        """Those that the loop will train on."""
-        rows, _ = hold_out(len(cells), settings.train_size, settings.seed)
-        return cells.select(rows)
 
     def _start_from_data(self, module: VAEModule, training: Cells) -> None:
         """Moments of the genes and, for NB, bias and dispersion from the cells that train."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lucidcell.cells.batch import TARGET_SUM
 from lucidcell.errors import SettingError
 from lucidcell.readouts.centrality import distance_centrality
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lucidcell.models.vae import GaussianModel
 
 HOW = ("explained", "mse", "distance")
-TARGET_SUM = 1e4
 CELLS_AT_A_TIME = 256
 
 

@@ -23,18 +23,11 @@ RANKINGS = ("signal", "relevance", "lift", "probability", "published")
 MODES = ("renormalize", "zero")
 
 
-def latent_means(
-    model: TopicModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, batch_size: int | None
-) -> np.ndarray:
-    """Mean of q(z | x), (n, K)."""
-    return latent_distribution(model, adata, indices, batch_size)[0]
-
-
 def topic_shares(model: TopicModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None) -> pd.DataFrame:
     """Cells x topics; see `TopicModel.get_topics`."""
     from scipy.special import softmax
 
-    z = latent_means(model, adata, indices, None)
+    z = latent_distribution(model, adata, indices, None)[0]
     names = pd.Index(model.cells_of(adata, indices).cell_names, name="cell")
     return pd.DataFrame(softmax(z.astype(float), axis=1), index=names, columns=model.factor_names)
 
