@@ -7,7 +7,7 @@ in `readouts/`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lucidcell.cells.batch import Batch
+    from lucidcell.cells.cells import Cells
+    from lucidcell.cells.schema import Schema
     from lucidcell.models.scvi import Posterior, SCVIModule
     from lucidcell.readouts.groups import GroupNames, Groups, Selection
     from lucidcell.readouts.scale_samples import DrawZ
@@ -48,12 +50,32 @@ MOST_CHECKED_CELLS = 5000  # by the table of genes in the run folder
 class FactorModel(Model):
     """Shell of the models of counts, with their read-outs. A subclass gives `name`, `config`, `module` and `vae`."""
 
+    config_class: ClassVar[type[Any]]
     with_counts: ClassVar[str] = "gene_likelihood='nb', or SCVI"  # where the likelihood is not one of counts
 
     @property
     def vae(self) -> SCVIModule:
         """The networks that encode counts to z and decode z to rho."""
         raise NotImplementedError
+
+    @classmethod
+    def _module(cls, config: Any, schema: Schema) -> torch.nn.Module:
+        """A module with this structure."""
+        raise NotImplementedError
+
+    @classmethod
+    def _draw(cls, config: Any, schema: Schema, seed: int | None = None) -> Any:
+        """The same drawn with a seed, or for weights to come; no global generator moves."""
+        with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            return cls._module(config, schema)
+
+    @classmethod
+    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
+        model, structure = cls.__new__(cls), cls.config_class(**config)
+        model._start(structure, cls._draw(structure, schema), schema, cells)
+        return model
 
     @property
     def of_counts(self) -> bool:

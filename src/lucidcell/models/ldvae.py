@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 import torch
@@ -170,6 +170,7 @@ class LDVAE(LinearModel):
     """
 
     name: ClassVar[str] = "ldvae"
+    config_class = LDVAEConfig
     share_of_learning_rate = 1.6  # (LOG.md, 2026-11-28)
     config: LDVAEConfig
     module: LDVAEModule
@@ -224,25 +225,16 @@ class LDVAE(LinearModel):
             model="LDVAE",
         )
         check_labels(config, cells)
-        with torch.random.fork_rng(devices=[]):
-            module = LDVAEModule(config, Sizes.of(cells.schema))
-        self._start(config, module, cells.schema, cells)
+        self._start(config, self._draw(config, cells.schema), cells.schema, cells)
 
     def _new_module(self, cells: Cells, settings: Settings) -> LDVAEModule:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            module = LDVAEModule(self.config, Sizes.of(cells.schema))
+        module = self._draw(self.config, cells.schema, settings.seed)
         initial.from_data(module, cells)
         return module
 
     @classmethod
-    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
-        model = cls.__new__(cls)
-        structure = LDVAEConfig(**config)
-        with torch.random.fork_rng(devices=[]):
-            module = LDVAEModule(structure, Sizes.of(schema))
-        model._start(structure, module, schema, cells)
-        return model
+    def _module(cls, config: LDVAEConfig, schema: Schema) -> LDVAEModule:
+        return LDVAEModule(config, Sizes.of(schema))
 
     @property
     def readable_rotation(self) -> str | None:

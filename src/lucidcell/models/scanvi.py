@@ -43,7 +43,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -348,9 +348,10 @@ class SCANVI(FactorModel):
     """
 
     name: ClassVar[str] = "scanvi"
+    config_class = SCANVIConfig
     config: SCANVIConfig
     module: SCANVIModule
-    start: dict[str, Tensor] | None  # weights of the SCVI that training starts from
+    start: dict[str, Tensor] | None = None  # weights of the SCVI that training starts from
 
     def __init__(
         self,
@@ -503,8 +504,7 @@ class SCANVI(FactorModel):
             )
         self.start = start
         self.share_of_epochs = 1 - SHARE_OF_SCVI if config.from_scvi else 1.0
-        with torch.random.fork_rng(devices=[]):
-            self._start(config, _module(config, cells.schema), cells.schema, cells)
+        self._start(config, self._draw(config, cells.schema), cells.schema, cells)
 
     def _new_module(self, cells: Cells, settings: Settings) -> SCANVIModule:
         if self.config.from_scvi and self.start is None:
@@ -512,9 +512,7 @@ class SCANVI(FactorModel):
                 "this model started from a trained SCVI, which is not part of its run folder; make it anew with "
                 "SCANVI.from_scvi_model to train it again."
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            module = _module(self.config, cells.schema)
+        module = self._draw(self.config, cells.schema, settings.seed)
         if self.start is None:
             initial.from_data(module.vae, cells)
         else:
@@ -522,13 +520,8 @@ class SCANVI(FactorModel):
         return module
 
     @classmethod
-    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
-        model = cls.__new__(cls)
-        structure = SCANVIConfig(**config)
-        model.start = None
-        with torch.random.fork_rng(devices=[]):
-            model._start(structure, _module(structure, schema), schema, cells)
-        return model
+    def _module(cls, config: SCANVIConfig, schema: Schema) -> SCANVIModule:
+        return SCANVIModule(config, Sizes.of(schema), schema.taxonomy.with_unobserved(config.n_unobserved_types))
 
     @property
     def vae(self) -> SCVIModule:
@@ -678,7 +671,3 @@ class SCANVI(FactorModel):
         """
         super().write(adata)
         annotation.write(self, adata)
-
-
-def _module(config: SCANVIConfig, schema: Schema) -> SCANVIModule:
-    return SCANVIModule(config, Sizes.of(schema), schema.taxonomy.with_unobserved(config.n_unobserved_types))

@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -362,6 +362,7 @@ class SCE2TM(TopicModel):
     """
 
     name: ClassVar[str] = "sce2tm"
+    config_class = SCE2TMConfig
     with_counts = "target='counts', or SCVI"
     batch_size_by_default = 512
     fewest_steps = 500
@@ -421,16 +422,12 @@ class SCE2TM(TopicModel):
         )
         if cells.external is not None:
             config = replace(config, n_external=cells.external.shape[1])
-        with torch.random.fork_rng(devices=[]):
-            module = SCE2TMModule(config, Sizes.of(cells.schema))  # type: ignore[arg-type]
-        self._start(config, module, cells.schema, cells)
+        self._start(config, self._draw(config, cells.schema), cells.schema, cells)
 
     # --- training ---
 
     def _new_module(self, cells: Cells, settings: Settings) -> SCE2TMModule:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            module = SCE2TMModule(self.config, Sizes.of(cells.schema))  # type: ignore[arg-type]
+        module = self._draw(self.config, cells.schema, settings.seed)
         module.set_scale(self.batches(self._training_cells(cells, settings)))
         return module
 
@@ -452,13 +449,8 @@ class SCE2TM(TopicModel):
         return key, key is not None and config.get("external_use") == "concatenate"
 
     @classmethod
-    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
-        model = cls.__new__(cls)
-        structure = SCE2TMConfig(**config)
-        with torch.random.fork_rng(devices=[]):
-            module = SCE2TMModule(structure, Sizes.of(schema))  # type: ignore[arg-type]
-        model._start(structure, module, schema, cells)
-        return model
+    def _module(cls, config: SCE2TMConfig, schema: Schema) -> SCE2TMModule:
+        return SCE2TMModule(config, Sizes.of(schema))  # type: ignore[arg-type]
 
     @property
     def of_counts(self) -> bool:

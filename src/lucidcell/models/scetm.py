@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +156,7 @@ class SCETM(TopicModel):
     """
 
     name: ClassVar[str] = "scetm"
+    config_class = SCETMConfig
     with_counts = "SCVI"
     batch_size_by_default = 512
     config: SCETMConfig
@@ -191,23 +192,14 @@ class SCETM(TopicModel):
             size_factor_key=size_factor_key,
             model="SCETM",
         )
-        with torch.random.fork_rng(devices=[]):
-            module = SCETMModule(config, Sizes.of(cells.schema))  # type: ignore[arg-type]
-        self._start(config, module, cells.schema, cells)
+        self._start(config, self._draw(config, cells.schema), cells.schema, cells)
 
     def _new_module(self, cells: Cells, settings: Settings) -> SCETMModule:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            return SCETMModule(self.config, Sizes.of(cells.schema))  # type: ignore[arg-type]
+        return self._draw(self.config, cells.schema, settings.seed)
 
     @classmethod
-    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
-        model = cls.__new__(cls)
-        structure = SCETMConfig(**config)
-        with torch.random.fork_rng(devices=[]):
-            module = SCETMModule(structure, Sizes.of(schema))  # type: ignore[arg-type]
-        model._start(structure, module, schema, cells)
-        return model
+    def _module(cls, config: SCETMConfig, schema: Schema) -> SCETMModule:
+        return SCETMModule(config, Sizes.of(schema))  # type: ignore[arg-type]
 
     @property
     def of_counts(self) -> bool:

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -392,6 +392,7 @@ class SCVI(FactorModel):
     """
 
     name: ClassVar[str] = "scvi"
+    config_class = SCVIConfig
     config: SCVIConfig
     module: SCVIModule
 
@@ -439,25 +440,16 @@ class SCVI(FactorModel):
             model="SCVI",
         )
         check_labels(config, cells)
-        with torch.random.fork_rng(devices=[]):
-            module = SCVIModule(config, Sizes.of(cells.schema))
-        self._start(config, module, cells.schema, cells)
+        self._start(config, self._draw(config, cells.schema), cells.schema, cells)
 
     def _new_module(self, cells: Cells, settings: Settings) -> SCVIModule:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            module = SCVIModule(self.config, Sizes.of(cells.schema))
+        module = self._draw(self.config, cells.schema, settings.seed)
         initial.from_data(module, cells)
         return module
 
     @classmethod
-    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
-        model = cls.__new__(cls)
-        structure = SCVIConfig(**config)
-        with torch.random.fork_rng(devices=[]):
-            module = SCVIModule(structure, Sizes.of(schema))
-        model._start(structure, module, schema, cells)
-        return model
+    def _module(cls, config: SCVIConfig, schema: Schema) -> SCVIModule:
+        return SCVIModule(config, Sizes.of(schema))
 
     @property
     def vae(self) -> SCVIModule:

@@ -33,7 +33,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -294,6 +294,7 @@ class SIVAE(GaussianModel):
     """
 
     name: ClassVar[str] = "sivae"
+    config_class = SIVAEConfig
     share_of_epochs, fewest_steps = 2.6, 2000  # three phases
     config: SIVAEConfig
     module: SIVAEModule
@@ -347,14 +348,10 @@ class SIVAE(GaussianModel):
             gene_batch_size=GENES_AT_A_TIME if gene_batch_size is None and gaussian else config.gene_batch_size,
             pretrain=n_genes <= MOST_PRETRAINED_GENES and not linear_decoder if pretrain is None else pretrain,
         )
-        with torch.random.fork_rng(devices=[]):
-            module = SIVAEModule(config, Sizes.of(cells.schema))  # type: ignore[arg-type]
-        self._start(config, module, cells.schema, cells)
+        self._start(config, self._draw(config, cells.schema), cells.schema, cells)
 
     def _new_module(self, cells: Cells, settings: Settings) -> SIVAEModule:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            module = SIVAEModule(self.config, Sizes.of(cells.schema))  # type: ignore[arg-type]
+        module = self._draw(self.config, cells.schema, settings.seed)
         training = self._training_cells(cells, settings)
         self._start_from_data(module, training)
         config = self.config
@@ -372,13 +369,8 @@ class SIVAE(GaussianModel):
             )
 
     @classmethod
-    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
-        model = cls.__new__(cls)
-        structure = SIVAEConfig(**config)
-        with torch.random.fork_rng(devices=[]):
-            module = SIVAEModule(structure, Sizes.of(schema))  # type: ignore[arg-type]
-        model._start(structure, module, schema, cells)
-        return model
+    def _module(cls, config: SIVAEConfig, schema: Schema) -> SIVAEModule:
+        return SIVAEModule(config, Sizes.of(schema))  # type: ignore[arg-type]
 
     # --- read-outs of the gene side ---
 

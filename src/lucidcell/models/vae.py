@@ -25,7 +25,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -375,6 +375,7 @@ class VAE(GaussianModel):
     """
 
     name: ClassVar[str] = "vae"
+    config_class = VAEConfig
 
     def _start(self, config: Any, module: torch.nn.Module, schema: Schema, cells: Cells | None) -> None:
         super()._start(config, module, schema, cells)
@@ -413,22 +414,13 @@ class VAE(GaussianModel):
             model="VAE",
             counts=config.input == "counts",
         )
-        with torch.random.fork_rng(devices=[]):
-            module = VAEModule(config, Sizes.of(cells.schema))  # type: ignore[arg-type]
-        self._start(config, module, cells.schema, cells)
+        self._start(config, self._draw(config, cells.schema), cells.schema, cells)
 
     def _new_module(self, cells: Cells, settings: Settings) -> VAEModule:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            module = VAEModule(self.config, Sizes.of(cells.schema))  # type: ignore[arg-type]
+        module = self._draw(self.config, cells.schema, settings.seed)
         self._start_from_data(module, self._training_cells(cells, settings))
         return module
 
     @classmethod
-    def _restore(cls, config: dict[str, Any], schema: Schema, cells: Cells | None) -> Self:
-        model = cls.__new__(cls)
-        structure = VAEConfig(**config)
-        with torch.random.fork_rng(devices=[]):
-            module = VAEModule(structure, Sizes.of(schema))  # type: ignore[arg-type]
-        model._start(structure, module, schema, cells)
-        return model
+    def _module(cls, config: VAEConfig, schema: Schema) -> VAEModule:
+        return VAEModule(config, Sizes.of(schema))  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ def factors(run: Run) -> Section | None:
     if run.enrichment is not None and (run.enrichment["q_value"] <= MAX_Q).any():
         blocks.append(_terms(run.enrichment))
     if means is not None:
-        blocks.append(_means(means))
+        blocks.append(_means(means, topics=run.topic_genes is not None))
     used = table[~idle].sort_values(_order(table), ascending=False, kind="stable")
     cards = [_card(run, dict(row), means) for _, row in used.iterrows()]
     blocks += cards if means is not None else [Row(cards)]
@@ -145,7 +145,7 @@ def _shares(table: pd.DataFrame) -> Picture:
     )
 
 
-def _means(means: pd.DataFrame) -> Picture:
+def _means(means: pd.DataFrame, *, topics: bool) -> Picture:
     return svg_picture(
         lambda figure: plots.heatmap(
             means,
@@ -157,7 +157,8 @@ def _means(means: pd.DataFrame) -> Picture:
         heatmap_size(*means.shape),
         alt="Mean of each factor in each label",
         caption="Mean of each factor in each label. Read a row to see what makes a label special, a column to see what "
-        "a factor stands for. The sign of a factor is arbitrary; what counts is which labels stand apart.",
+        "a factor stands for."
+        + ("" if topics else " The sign of a factor is arbitrary; what counts is which labels stand apart."),
         wide=means.shape[1] > 8,
     )
 
