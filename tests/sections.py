@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lucidcell.report.blocks import Card, Row, Section, Text
+import re
+
+from lucidcell.report.blocks import Card, Picture, Row, Section, Text
 
 
 def blocks(section: Section, kind: type) -> list:
@@ -15,6 +17,12 @@ def blocks(section: Section, kind: type) -> list:
         if isinstance(block, Row | Card):
             waiting = [*block.blocks, *waiting]
     return found
+
+
+def pictures(section: Section | None) -> list[str]:
+    """What each picture says it shows, in the order of the page."""
+    assert section is not None
+    return [re.search(r'(?:alt|aria-label)="([^"]*)"', one.image).group(1) for one in blocks(section, Picture)]
 
 
 def texts(section: Section) -> str:

@@ -166,6 +166,16 @@ def test_number_of_factors_of_planted_programs(tmp_path: Path):
     pd.testing.assert_frame_equal(again, table)
 
 
+def test_number_of_topics():
+    adata = lc.simulate_counts(400, 100, n_programs=4, n_types=4, mean_library=3000, seed=6)
+    table = lc.select_n_latent(
+        lc.SCE2TM, adata, [2, 8], seeds=2, n_jobs=1, training={"max_epochs": 300}, n_hidden=32, n_embedding=16
+    )
+    assert list(table["n_latent"]) == [2, 8]
+    assert table.attrs["selected"] == 8, "two topics are too few for four programs"
+    assert table["agreement"].between(0, 1).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -103,8 +103,8 @@ def test_model_json_that_is_no_object(run, text):
     ("factors", lambda t: t.assign(kl="large"), "factors.csv cannot be read"),
     ("genes", lambda t: t.drop(columns="cv_expected"), "lacks the columns cv_expected"),
     ("cells", lambda t: t.iloc[:5], "5 rows where model.json says 120"),
-    ("umap", lambda t: t.assign(cell="someone else"), "120 rows, 120 of them of unknown cells"),
-    ("umap", lambda t: t.assign(umap1=float("nan")), "120 of them of unknown cells or without numbers: delete it"),
+    ("umap", lambda t: t.assign(cell="someone else"), "120 rows, 120 of them of an unknown cell"),
+    ("umap", lambda t: t.assign(umap1=float("nan")), "120 of them of an unknown cell or without numbers: delete it"),
     ("umap", lambda t: t.iloc[:0], "0 rows"),
     ("umap", lambda t: t.drop(columns="umap2"), "lacks the columns umap2"),
 ])  # fmt: skip

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sections import blocks, texts
+from sections import blocks, pictures, texts
 
-from lucidcell.report.blocks import Picture, Section
+from lucidcell.report.blocks import Picture
 from lucidcell.report.folder import Run
 from lucidcell.report.sections.genes import genes
 
@@ -31,15 +30,9 @@ def gene_run(make_run) -> Path:
     return run
 
 
-def drawn(section: Section | None) -> list[str]:
-    """What each picture says it shows, in the order of the page."""
-    assert section is not None
-    return [re.search(r'(?:alt|aria-label)="([^"]*)"', one.image).group(1) for one in blocks(section, Picture)]
-
-
 def test_genes_are_drawn_beside_cells_on_the_most_used_factors(gene_run: Path) -> None:
     section = genes(Run(gene_run))
-    shown = drawn(section)
+    shown = pictures(section)
     kl = pd.read_csv(gene_run / "tables/factors.csv").sort_values("kl", ascending=False)["factor"]
     assert shown[0] == f"Cells and genes on {kl.iloc[0]} and {kl.iloc[1]}"
     assert shown[-2:] == ["Most central genes", "Network of the most central genes"]
@@ -52,14 +45,14 @@ def test_without_a_pair_of_near_genes_there_is_no_network(gene_run: Path) -> Non
     loadings = pd.read_csv(gene_run / "tables/loadings.csv")
     loadings.iloc[:, 1:] = 0.0  # all at one place: no pair is nearer than any other
     loadings.to_csv(gene_run / "tables/loadings.csv", index=False)
-    assert drawn(genes(Run(gene_run)))[-1] == "Most central genes"
+    assert pictures(genes(Run(gene_run)))[-1] == "Most central genes"
 
 
 def test_a_gaussian_model_without_gene_embedding_has_the_ranking_only(gene_run: Path) -> None:
     model = json.loads((gene_run / "model.json").read_text())
     model["loadings"]["how"] = "gradient_x_input of the decoder"
     (gene_run / "model.json").write_text(json.dumps(model))
-    assert drawn(genes(Run(gene_run))) == ["Most central genes"]
+    assert pictures(genes(Run(gene_run))) == ["Most central genes"]
 
 
 def test_a_model_of_counts_has_no_such_section(make_run) -> None:

@@ -31,7 +31,11 @@ class SparseRows(NamedTuple):
 
     def row_of_entry(self) -> Tensor:
         """Row of every non-zero, (non-zeros,) int64."""
-        return torch.repeat_interleave(torch.arange(self.n_cells, device=self.device), self.indptr.diff())
+        return self.spread_over_entries(torch.arange(self.n_cells, device=self.device))
+
+    def spread_over_entries(self, per_cell: Tensor) -> Tensor:
+        """A number of each cell (B,), for each of its entries."""
+        return per_cell.repeat_interleave(self.indptr.diff(), output_size=len(self.values))
 
     def rows(self, start: int, stop: int) -> SparseRows:
         """The cells `start:stop`; entries are shared, not copied."""
@@ -62,7 +66,7 @@ class SparseRows(NamedTuple):
     def shares(self, library: Tensor, total: float = 1.0) -> SparseRows:
         """Counts scaled so that a cell with this library (B,) has `total` of them."""
         per_count = total / library.clamp(min=1e-12)
-        return self._replace(values=self.values * per_count[self.row_of_entry()])
+        return self._replace(values=self.values * self.spread_over_entries(per_count))
 
     def log_normalized(self, library: Tensor) -> SparseRows:
         """log(1 + counts scaled to 10,000 a cell)."""

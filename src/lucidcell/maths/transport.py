@@ -80,7 +80,7 @@ def transport(
     start
         f (K,) of a similar problem.
     """
-    exact = cost.detach().double() if tolerance < FINEST_OF_FLOAT32 else cost.detach()
+    exact = (cost.detach().double() if tolerance < FINEST_OF_FLOAT32 else cost.detach()).contiguous()
     with torch.no_grad():
         found = _solve(exact, epsilon, row_weights, column_weights, tolerance, most_steps, start)
     return found._replace(plan=found.plan.to(cost), row=found.row.to(cost), column=found.column.to(cost))
@@ -224,6 +224,7 @@ class _Cost(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor, None, None]:
         cost, plan = ctx.saved_tensors
+        cost = cost.contiguous()
         moved = plan * cost
         rows, columns = moved.sum(1), moved.sum(0)
         b = plan.sum(0)

@@ -47,6 +47,7 @@ from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError, SettingError
 from lucidcell.maths.chain import Affine
+from lucidcell.maths.distances import squared_distances
 from lucidcell.maths.divergences import kl_gaussians
 from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
 from lucidcell.maths.likelihoods import gaussian_log_prob
@@ -230,9 +231,7 @@ class SCE2TMModule(TopicModule):
 
     def distances(self) -> Tensor:
         """|t_k - e_g|^2, (G, K)."""
-        genes, topics = self.gene_points(), self.topic_points()
-        lengths = genes.square().sum(1, keepdim=True) + topics.square().sum(1)
-        return torch.addmm(lengths, genes, topics.t(), alpha=-2)
+        return squared_distances(self.gene_points(), self.topic_points())
 
     def membership(self, distances: Tensor | None = None) -> Tensor:
         """beta, (G, K); each row sums to 1."""

@@ -170,7 +170,6 @@ class TopicModel(LinearModel):
         return explained.gene_moments(self)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Also topics: shares of the topics of each cell; and topic_genes, which the report ranks genes by."""
-        shares = self.get_topics()
-        genes = self.get_topic_genes().reset_index()
-        return super().tables() | {"topics": shares.reset_index(), "topic_genes": genes}
+        """Also topics: shares of the topics of each cell; topic_genes, which the report ranks genes by; and points."""
+        shares, genes = self.get_topics().reset_index(), self.get_topic_genes().reset_index()
+        return super().tables() | {"topics": shares, "topic_genes": genes, "points": topics.principal_points(self)}

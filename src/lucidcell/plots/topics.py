@@ -170,7 +170,7 @@ def manhattan(
     max_q
         Where the line is drawn.
     n_named
-        Terms to name: the best ones of different topics.
+        Terms to name, of those above the line: the best ones of different topics.
     smallest_q
         Smaller ones, which permutations do not tell apart, are drawn as this.
     ax
@@ -199,7 +199,8 @@ def manhattan(
         ax.tick_params(axis="x", labelrotation=90 if len(order) > 8 else 0)
         ax.set_xlabel("topic")
         ax.set_ylabel("\N{MINUS SIGN}log10 q-value")
-        best = terms.assign(x=x, y=y).sort_values("q_value", kind="stable").drop_duplicates("topic")
+        best = terms.assign(x=x, y=y)[terms["q_value"] <= max_q].sort_values("q_value", kind="stable")
+        best = best.drop_duplicates("topic")
         best = best.drop_duplicates("term").head(n_named)
         place_labels(ax, best[["x", "y"]].to_numpy(float), [readable(term, 34) for term in best["term"]], size=7)
     return ax

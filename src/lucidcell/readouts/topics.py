@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RANKINGS = ("signal", "relevance", "lift", "probability", "published")
 MODES = ("renormalize", "zero")
+MOST_COMPONENTS = 50  # of the points, in the run folder
 
 
 def topic_shares(model: TopicModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None) -> pd.DataFrame:
@@ -63,6 +64,20 @@ def points(model: TopicModel, of: Callable[[], Tensor], names: Sequence[str], wh
     with torch.no_grad():
         values = of().numpy().copy()
     return pd.DataFrame(values, index=pd.Index(names, name=what))
+
+
+def principal_points(model: TopicModel) -> pd.DataFrame:
+    """Genes and topics by the principal components of their points: name, kind, PC1 ..."""
+    from sklearn.decomposition import PCA
+
+    genes, of_topics = model.get_gene_embedding(), model.get_topic_embedding()
+    values = np.concatenate([genes, of_topics])
+    n = min(MOST_COMPONENTS, *values.shape)
+    components = PCA(n, random_state=0).fit_transform(values)
+    table = pd.DataFrame(components, columns=[f"PC{i + 1}" for i in range(n)])
+    table.insert(0, "name", [*genes.index, *of_topics.index])
+    table.insert(1, "kind", ["gene"] * len(genes) + ["topic"] * len(of_topics))
+    return table
 
 
 def perturbed(

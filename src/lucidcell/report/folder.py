@@ -173,6 +173,17 @@ class Run:
         """Genes x topics, with the column gene; None for a model without topics."""
         return self._optional_table("tables/topic_genes.csv", ["gene"])
 
+    @cached_property
+    def topics(self) -> pd.DataFrame | None:
+        """Cells x topics: their shares, without the column of names; None for a model without topics."""
+        table = self._optional_table("tables/topics.csv", ["cell"], n_rows=self.data["n_cells"])
+        return None if table is None else table.drop(columns="cell")
+
+    @cached_property
+    def points(self) -> pd.DataFrame | None:
+        """Genes and topics of one space by principal components: name, kind, PC1 ...; None for a model without topics."""  # noqa: D200
+        return self._optional_table("tables/points.csv", ["name", "kind"])
+
     @property
     def ranked_by_signal(self) -> bool:
         """Whether genes are ranked by loading and mean count."""
@@ -261,7 +272,7 @@ class Run:
         """
         _ = self.history, self.cells, self.latent, self.loadings, self.factors, self.genes, self.uncorrected
         _ = self.annotation, self.posterior, self.taxonomy, self.new_types, self.markers
-        _ = self.enrichment, self.factor_titles, self.stability
+        _ = self.enrichment, self.factor_titles, self.stability, self.topics, self.topic_genes, self.points
 
     def _table(
         self,

@@ -1,4 +1,4 @@
-"""A map of the cells: two dimensions that keep neighbours in latent space together."""
+"""Maps of cells, and of genes and topics: two dimensions that keep neighbours together."""
 
 from __future__ import annotations
 
@@ -68,14 +68,32 @@ def uncorrected_map(run: Run) -> CellMap | None:
     return _kept_map(run, "umap_uncorrected", "uncorrected", cells, rows, table.drop(columns="cell").to_numpy())
 
 
-def _kept_map(run: Run, name: str, source: str, cells: pd.Series, rows: np.ndarray, values: np.ndarray) -> CellMap:
+def point_map(run: Run) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Places of genes and of topics on one map, in tables/umap_points.csv; None for a model without topics.
+
+    Raises
+    ------
+    FileError
+        If the file is damaged or names others.
+    """
+    table = run.points
+    if table is None or len(table) < FEWEST_CELLS:
+        return None
+    values = table.drop(columns=["name", "kind"]).to_numpy()
+    xy = _kept_map(run, "umap_points", "points", table["name"], np.arange(len(table)), values).xy
+    places = pd.DataFrame(xy, table["name"], ["UMAP 1", "UMAP 2"])
+    is_topic = (table["kind"] == "topic").to_numpy()
+    return places[~is_topic], places[is_topic]
+
+
+def _kept_map(run: Run, name: str, source: str, names: pd.Series, rows: np.ndarray, values: np.ndarray) -> CellMap:
     """The map in tables/`name`.csv or, if that is missing or older than its source, a new one of `values` (rows, D)."""
     path = run.path / f"tables/{name}.csv"
     if not path.exists() or path.stat().st_mtime_ns < (run.path / f"tables/{source}.csv").stat().st_mtime_ns:
         xy = compute_umap(values)
-        _write(path, cells.to_numpy()[rows], xy)
+        _write(path, names.iloc[rows], xy)
         return CellMap(rows, xy)
-    return CellMap(*_read(path, cells))
+    return CellMap(*_read(path, names))
 
 
 def compute_umap(latent: np.ndarray) -> np.ndarray:
@@ -91,29 +109,29 @@ def compute_umap(latent: np.ndarray) -> np.ndarray:
     return np.asarray(adata.obsm["X_umap"], dtype=float)
 
 
-def _read(path: Path, cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    table = read_table(path, ["cell"], ["umap1", "umap2"])
-    rows = _rows_of(table["cell"].to_numpy(), cells)
+def _read(path: Path, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    table = read_table(path, [str(names.name)], ["umap1", "umap2"])
+    rows = _rows_of(table[names.name].to_numpy(), names)
     xy = table[["umap1", "umap2"]].to_numpy()
     n_bad = int(((rows < 0) | ~np.isfinite(xy).all(axis=1)).sum())
     if n_bad or not len(table):
-        faults = f"{len(table):,} rows, {n_bad:,} of them of unknown cells or without numbers"
+        faults = f"{len(table):,} rows, {n_bad:,} of them of an unknown {names.name} or without numbers"
         msg = f"{path} has {faults}: delete it, and the report computes the map again."
         raise FileError(msg)
     return rows, xy
 
 
-def _rows_of(names: np.ndarray, cells: pd.Series) -> np.ndarray:
-    """Position of each name among the cells, -1 where it is not found; cells that share a name have their order."""
-    if np.array_equal(names, cells.to_numpy()):
-        return np.arange(len(cells))
-    index = pd.Index(cells)
-    return np.asarray(index.get_indexer(names)) if index.is_unique else np.full(len(names), -1)
+def _rows_of(wanted: np.ndarray, names: pd.Series) -> np.ndarray:
+    """Position of each among the names, -1 where it is not found; of those that share a name the order counts."""
+    if np.array_equal(wanted, names.to_numpy()):
+        return np.arange(len(names))
+    index = pd.Index(names)
+    return np.asarray(index.get_indexer(wanted)) if index.is_unique else np.full(len(wanted), -1)
 
 
-def _write(path: Path, cells: np.ndarray, xy: np.ndarray) -> None:
-    table = pd.DataFrame({"cell": cells, "umap1": xy[:, 0], "umap2": xy[:, 1]})
+def _write(path: Path, names: pd.Series, xy: np.ndarray) -> None:
+    table = pd.DataFrame({names.name: names.to_numpy(), "umap1": xy[:, 0], "umap2": xy[:, 1]})
     try:
         write_atomically(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     except FileError as error:  # a report can be made of a folder that is read-only
-        logger.warning("the map of cells is not kept for the next report: %s", error)
+        logger.warning("%s is not kept for the next report: %s", path.name, error)

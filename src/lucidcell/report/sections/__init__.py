@@ -17,6 +17,7 @@ from lucidcell.report.sections.markers import markers
 from lucidcell.report.sections.reconstruction import reconstruction
 from lucidcell.report.sections.repeat import repeat
 from lucidcell.report.sections.settings import settings
+from lucidcell.report.sections.topics import topics
 from lucidcell.report.sections.training import training
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
@@ -26,6 +27,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     annotation,
     markers,
     integration,
+    topics,
     factors,
     genes,
     reconstruction,

@@ -1,0 +1,69 @@
+"""Compositions, the map of genes and topics, shared genes, similarities and gene sets; of a fabricated topic model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sections import blocks, pictures, texts
+
+from lucidcell.report.blocks import Picture
+from lucidcell.report.folder import Run
+from lucidcell.report.sections.topics import topics
+from lucidcell.report.umap import point_map
+
+NAMES = ["T1", "T2", "T3"]
+UNLABELLED = ["Genes and topics on one map", "How many topics a gene belongs to", "Similarity of topics"]
+
+
+@pytest.fixture
+def topic_run(make_run) -> Path:
+    """Three topics; T3 is never the largest, T1 has most of every cell."""
+    run = make_run()
+    rng = np.random.default_rng(0)
+    cells = pd.read_csv(run / "tables/cells.csv")["cell"]
+    genes = pd.read_csv(run / "tables/genes.csv")["gene"]
+    shares = pd.DataFrame(np.tile([0.6, 0.3, 0.1], (len(cells), 1)), columns=NAMES)
+    shares.iloc[0] = [0.2, 0.7, 0.1]
+    shares.assign(cell=cells).to_csv(run / "tables/topics.csv", index=False)
+    scores = pd.DataFrame(rng.normal(size=(len(genes), 3)), columns=NAMES)
+    scores.assign(gene=genes).to_csv(run / "tables/topic_genes.csv", index=False)
+    points = pd.DataFrame(rng.normal(size=(len(genes) + 3, 4)), columns=["PC1", "PC2", "PC3", "PC4"])
+    points["name"], points["kind"] = [*genes, *NAMES], ["gene"] * len(genes) + ["topic"] * 3
+    points.to_csv(run / "tables/points.csv", index=False)
+    return run
+
+
+def test_no_section_without_topics(make_run):
+    assert topics(Run(make_run())) is None
+
+
+def test_what_is_drawn_and_said(topic_run):
+    section = topics(Run(topic_run))
+    shown = pictures(section)
+    assert shown[-3:] == UNLABELLED
+    text = texts(section)
+    assert "a mixture of 3 topics" in text
+    assert "2 of them are the largest share of some cell" in text
+    assert "that of T1, 60%" in text
+    kept = pd.read_csv(topic_run / "tables/umap_points.csv")
+    assert list(kept["name"][-3:]) == NAMES, "the map is kept for the next report"
+    assert pictures(topics(Run(topic_run))) == shown
+    genes, stars = point_map(Run(topic_run))
+    np.testing.assert_allclose(stars, kept[["umap1", "umap2"]].tail(3))
+    assert not set(genes.index) & set(NAMES)
+
+
+def test_groups_of_cells_have_compositions_and_enrichment_a_picture_of_all_topics(make_run, topic_run):
+    cells = pd.read_csv(topic_run / "tables/cells.csv")
+    cells["label"] = np.where(np.arange(len(cells)) % 2 == 0, "B", "T")
+    cells.to_csv(topic_run / "tables/cells.csv", index=False)
+    terms = pd.DataFrame({"factor": NAMES, "term": "HALLMARK_APOPTOSIS", "nes": [2.0, -2.0, 1.0], "q_value": 0.001})
+    terms.assign(leading_edge="").to_csv(topic_run / "tables/enrichment.csv", index=False)
+    shown = pictures(topics(Run(topic_run)))
+    assert shown == ["Composition of the groups of cells", *UNLABELLED, "Gene sets of all topics"]
+    image = blocks(topics(Run(topic_run)), Picture)[-1].image
+    assert ">T1<" in image
+    assert "T2" not in image, "gene sets that fall are not a topic's"
