@@ -181,7 +181,7 @@ class Run:
 
     @cached_property
     def points(self) -> pd.DataFrame | None:
-        """Genes and topics of one space by principal components: name, kind, PC1 ...; None for a model without topics."""  # noqa: D200
+        """Genes and topics of one space by principal components: name, kind, PC1 ...; None without topics."""
         return self._optional_table("tables/points.csv", ["name", "kind"])
 
     @property

@@ -22,7 +22,7 @@ _GROUPS = 40  # of cells, drawn
 
 
 def topics(run: Run) -> Section | None:
-    """Draw compositions, the map of genes and topics, and genes and gene sets of several topics; None without topics."""  # noqa: D200
+    """Draw compositions, the map of genes and topics, and genes and gene sets of topics; None without topics."""
     if run.topics is None or run.topic_genes is None:
         return None
     shares, genes = run.topics, run.topic_genes.set_index("gene")
@@ -46,8 +46,8 @@ def _introduction(shares: pd.DataFrame, means: pd.Series) -> str:
     effective = np.exp(entropy(means.to_numpy()))
     return (
         f"Each cell is a mixture of {plural(len(means), 'topic')}, whose shares sum to 1. "
-        f"{number(len(np.unique(leading)))} of them are the largest share of some cell; the mean shares are as uneven as "
-        f"those of {effective:.0f} topics of equal share. The largest mean share is that of {means.index[0]}, "
+        f"{number(len(np.unique(leading)))} of them are the largest share of some cell; the mean shares are as "
+        f"uneven as those of {effective:.0f} topics of equal share. The largest mean share is that of {means.index[0]}, "
         f"{means.iloc[0]:.0%}."
     )
 
@@ -70,8 +70,8 @@ def _map(genes: pd.DataFrame, places: pd.DataFrame, top: dict[str, list[str]]) -
         lambda figure: plots.topic_map(genes, places, top=top, highlight=list(top), ax=figure.subplots()),
         (7.4, 5.6),
         alt="Genes and topics on one map",
-        caption="Genes (dots) and topics (stars) are points of one space, here brought to two dimensions (UMAP). A gene "
-        "is near the topics that it is a word of. The topics with the largest mean shares are named, with their best "
+        caption="Genes (dots) and topics (stars) are points of one space, here brought to two dimensions (UMAP). A "
+        "gene is near the topics that it is a word of. The topics with the largest mean shares are named, with their best "
         "genes. Stars on top of each other would be topics that say the same.",
         wide=True,
     )
