@@ -13,7 +13,7 @@
   (`metrics.true_centrality`).
 - truth: the cross-validated ground truth against the paper's own, a network 1-128-512-1024-others for each gene, on 50
   random genes of these 500 (2 folds, 10 epochs).
-- neighbors: variance of query genes that 20 neighbours predict out of fold (`metrics.neighborhood_prediction`).
+- neighbors (also topic_neighbors): variance of query genes that 20 neighbours predict out of fold (`metrics.neighborhood_prediction`).
 - faithfulness: mean over factors, 10 factors, by model and by table of genes x factors.
 - markers: loadings of the same fits; whether the genes of C8 marker sets of distinct types lie together: silhouette
   (cosine) of genes that are in one of the sets only, share of a gene's 10 nearest that are of its set, and the same
@@ -243,15 +243,40 @@ def centrality(data: list[str]) -> None:
         neighbors["SIVAE"] = model.get_gene_neighbors()
         neighbors["VAE weights"] = gene_neighbors(pd.DataFrame(vae.module.weight.detach().numpy(), adata.var_names))
         central["SIVAE distance"] = model.get_degree_centrality(how="distance")
-        queries = truth.sample(152, random_state=0).index
-        near_rows = []
-        for method, near in neighbors.items():
-            score = neighborhood_prediction(values, near, list(queries), model="ridge")
-            near_rows.append({"data": name, "method": method, "explained": float(np.mean(score))})
+        near_rows = [predicted_by(neighbors[method], values, name, method) for method in neighbors]
         central["SIVAE"] = model.get_degree_centrality()
         rhos = {method: spearmanr(one.loc[truth.index], truth)[0] for method, one in central.items()}
         append_rows(near_out, near_rows)
         append_rows(out, [{"data": name, "method": method, "spearman": rho} for method, rho in rhos.items()])
+
+
+def predicted_by(near: pd.DataFrame, values: pd.DataFrame, name: str, method: str) -> dict[str, Any]:
+    queries = list(values.columns.to_series().sample(152, random_state=0))
+    score = neighborhood_prediction(values, near, queries, model="ridge")
+    return {"data": name, "method": method, "explained": float(np.mean(score))}
+
+
+def topic_neighbors(data: list[str]) -> None:
+    """Neighbours by topic models and the linear one, whose fits are not those of centralities."""
+    out = HERE / "gene_space_neighbors.csv"
+    for name in data:
+        if (name, "LDVAE") in done(out, ["data", "method"]):
+            continue
+        adata = often_seen(load(name))
+        values = values_of(adata)
+        rows = []
+        for model_name, model in {
+            "SCE2TM": lc.SCE2TM(adata, n_topics=64),
+            "SCETM": lc.SCETM(adata, n_topics=64),
+            "LDVAE": lc.LDVAE(adata, n_latent=64),
+        }.items():
+            model.train(progress=False)
+            tables = {"": model.readable_loadings()}
+            if model_name != "LDVAE":
+                tables[" points"] = model.get_gene_embedding()
+            for suffix, table in tables.items():
+                rows.append(predicted_by(gene_neighbors(table), values, name, f"{model_name}{suffix}"))
+        append_rows(out, rows)
 
 
 def truth(data: list[str]) -> None:
@@ -286,6 +311,8 @@ TEN = {
     "VAE": lambda a: lc.VAE(a),
     "LDVAE": lambda a: lc.LDVAE(a),
     "SCVI": lambda a: lc.SCVI(a),
+    "SCE2TM": lambda a: lc.SCE2TM(a, n_topics=10),
+    "SCETM": lambda a: lc.SCETM(a, n_topics=10),
 }
 
 
@@ -355,7 +382,7 @@ def missing_models(out: Path, data: list[str]) -> Iterator[tuple[str, str]]:
             yield name, model
 
 
-TABLES = ("hubs", "latent", "truth", "centrality", "faithfulness")
+TABLES = ("hubs", "latent", "truth", "centrality", "topic_neighbors", "faithfulness")
 
 
 def main() -> None:
@@ -376,6 +403,8 @@ def main() -> None:
         truth(given.data or ["pbmc3k"])
     if "centrality" in given.table:
         centrality(given.data or ["pbmc3k", "kang_pbmc_12k"])
+    if "topic_neighbors" in given.table:
+        topic_neighbors(given.data or ["pbmc3k", "kang_pbmc_12k"])
     if "faithfulness" in given.table:
         faithful(given.data or ["pbmc3k", "baron_human"])
 
