@@ -13,7 +13,8 @@
   (`metrics.true_centrality`).
 - truth: the cross-validated ground truth against the paper's own, a network 1-128-512-1024-others for each gene, on 50
   random genes of these 500 (2 folds, 10 epochs).
-- neighbors (also topic_neighbors): variance of query genes that 20 neighbours predict out of fold (`metrics.neighborhood_prediction`).
+- neighbors (also topic_neighbors): variance of query genes that 20 neighbours predict out of fold
+  (`metrics.neighborhood_prediction`).
 - faithfulness: mean over factors, 10 factors, by model and by table of genes x factors.
 - markers: loadings of the same fits; whether the genes of C8 marker sets of distinct types lie together: silhouette
   (cosine) of genes that are in one of the sets only, share of a gene's 10 nearest that are of its set, and the same

@@ -12,7 +12,13 @@
   place of the latent; seconds and peak memory of a process of its own.
   The model gets half of the genes, of at most 4,000 variable ones; the external view is 50 principal components of the
   other half, or random. "all genes" is without a view and with both halves.
-- cost: seconds and memory of a default training at the sizes of the paper's runs.
+- sensitivity: pbmc3k (1,000 genes), 50 topics; neighbours, weight of the entropy and of the transport, one at a time.
+  topics_sensitivity.png: genes and topics on one map, by weight of the transport.
+- correlation: Spearman over the rows of real (ranks within a data set and seed) of each measure of topics with each of
+  clusters, by the better of latent and roots of shares; topics_correlation.png.
+- kang: ten topics of kang_pbmc_12k with the largest mean shares: their type of cell, genes, and best gene set.
+- cost: seconds and memory of training at the sizes of the paper's runs: as many epochs as theirs (500) for the
+  smallest, the default for the others, which is fewer.
 """
 
 from __future__ import annotations
@@ -51,6 +57,7 @@ from lucidcell.metrics import (
     normalized_mutual_information,
     topic_diversity,
 )
+from lucidcell.report.umap import compute_umap
 
 HERE = Path(__file__).parent
 N_TOPICS = 100
@@ -60,6 +67,7 @@ GENE_SETS = {
 }
 MOUSE = ("mouse_pancreas_e15", "paul15")
 DATA_SETS = ("pbmc3k", "baron_human", "kang_pbmc_12k", "mouse_pancreas_e15", "paul15")
+TABLES = ("planted", "cost", "sensitivity", "kang", "real", "correlation")
 SIZES = [(457, 5000), (2717, 5000), (13_316, 5000)]
 
 
@@ -223,6 +231,107 @@ def real_table(data: list[str], models: list[str], seeds: list[int]) -> None:
         append(out, [row if columns is None else {key: row.get(key, np.nan) for key in columns}])
 
 
+# --- sensitivity ------------------------------------------------------------------------------------------------
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    **{f"n_neighbors={k}": {"n_neighbors": k} for k in (5, 50)},
+    **{f"reg_weight={alpha:g}": {"reg_weight": alpha} for alpha in (0.0, 1.0, 20.0)},
+    **{f"ecr_weight={weight:g}": {"ecr_weight": weight} for weight in (0.0, 10.0, 1000.0)},
+}
+
+
+def sensitivity_table() -> None:
+    out, sets = HERE / "topics_sensitivity.csv", [DATA / "gene_sets" / file for file in GENE_SETS["human"]]
+    for name, setting in SETTINGS.items():
+        if (name,) in done(out, ["setting"]):
+            continue
+        adata = load("pbmc3k", False)
+        labels = adata.obs["cell_type"].astype(str).to_numpy()
+        model = lc.SCE2TM(adata, external_key="kept", n_topics=50, **setting)
+        model.train(seed=0, progress=False)
+        published = model.get_topic_genes(ranking="published")
+        found = interpretability(
+            model.get_topics(), model.get_topic_genes(), labels=labels, gene_sets=sets, n_permutations=0
+        ).summary
+        row = {"setting": name} | {key: float(found[key]) for key in ("TC", "TD", "TQ", "IP", "used_topics", "ORA_N")}
+        row["TD_published"] = topic_diversity(best_genes(published), kind="exclusive")
+        row |= clustering(np.sqrt(model.get_topics().to_numpy()), labels, 0, "_shares")
+        append(out, [row])
+        if name.startswith(("default", "ecr_weight")):
+            points = model.tables()["points"]
+            xy = compute_umap(points.iloc[:, 2:].to_numpy())
+            place = points[["name", "kind"]].assign(weight=model.config.ecr_weight, umap1=xy[:, 0], umap2=xy[:, 1])
+            append(HERE / "topics_sensitivity_map.csv", place.to_dict("records"))
+    sensitivity_maps()
+
+
+def sensitivity_maps() -> None:
+    import matplotlib.pyplot as plt
+
+    by_weight = dict(list(pd.read_csv(HERE / "topics_sensitivity_map.csv").groupby("weight")))
+    with lc.plots.style():
+        figure, axes = plt.subplots(1, len(by_weight), figsize=(3.5 * len(by_weight), 3.9), layout="constrained")
+        for ax, (weight, table) in zip(axes, by_weight.items(), strict=True):
+            places = pd.DataFrame(table[["umap1", "umap2"]].to_numpy(), table["name"], ["UMAP 1", "UMAP 2"])
+            topic = (table["kind"] == "topic").to_numpy()
+            lc.plots.topic_map(places[~topic], places[topic], ax=ax)
+            ax.set_title(f"transport weight {weight:g}", pad=22)
+        figure.savefig(HERE / "topics_sensitivity.png", dpi=110)
+
+
+# --- correlation of measures ------------------------------------------------------------------------------------
+
+OF_TOPICS = ("TC", "TD", "TQ", "IP", "ORA_N", "ORA_U", "ORA_Q", "GSEA_N", "GSEA_U", "GSEA_Q")
+OF_CLUSTERS = ("ari", "nmi", "accuracy", "ari_oracle", "nmi_oracle")
+
+
+def correlation_table() -> None:
+    rows = pd.read_csv(HERE / "topics_real.csv")
+    rows = rows[rows["TC"].notna()]
+    for key in OF_CLUSTERS:
+        rows[key] = rows[[key, f"{key}_shares"]].max(axis=1)
+    ranks = rows.groupby(["data", "seed"])[[*OF_TOPICS, *OF_CLUSTERS]].rank(pct=True)
+    table = ranks.corr().loc[list(OF_TOPICS), list(OF_CLUSTERS)]
+    table.to_csv(HERE / "topics_correlation.csv", float_format="%.3f")
+    ax = lc.plots.heatmap(
+        table, color_label=f"rank correlation, {len(rows)} fits", row_label="topics", column_label="clusters"
+    )
+    ax.figure.savefig(HERE / "topics_correlation.png", dpi=120)
+    print(table.round(2))
+
+
+# --- topics of kang_pbmc_12k ------------------------------------------------------------------------------------
+
+
+def kang_table() -> None:
+    adata = load_shared("kang_pbmc_12k")
+    model = lc.SCE2TM(adata, n_topics=50)
+    model.train(seed=0, progress=False)
+    shares, genes = model.get_topics(), model.get_topic_genes()
+    chosen = list(shares.mean().nlargest(10).index)
+    by_type = shares.groupby(adata.obs["cell_type"].astype(str).to_numpy()).mean()
+    terms = []
+    for file in ("human_hallmark_v2025.gmt", "c2.cp.v2024.1.Hs.symbols.gmt"):
+        terms.append(lc.gsea(genes[chosen], DATA / "gene_sets" / file, n_permutations=1000))
+    found = pd.concat(terms)
+    rows = []
+    for topic in chosen:
+        risen = found[(found["factor"] == topic) & (found["nes"] > 0)].nsmallest(40, "q_value").nlargest(3, "nes")
+        first = by_type[topic].nlargest(2)
+        rows.append(
+            {
+                "topic": topic,
+                "mean_share": shares[topic].mean(),
+                "types": ", ".join(f"{one} {value:.2f}" for one, value in first.items()),
+                "genes": " ".join(genes[topic].nlargest(8).index),
+                "gene_sets": "; ".join(f"{one.term} (q {one.q_value:.2g})" for one in risen.itertuples()),
+            }
+        )
+    pd.DataFrame(rows).to_csv(HERE / "topics_kang.csv", index=False, float_format="%.3f")
+    print(pd.DataFrame(rows).to_string())
+
+
 # --- cost -------------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +341,7 @@ def cost(n_cells: int, n_genes: int) -> dict[str, float]:
     adata.obsm["view"] = pca(adata.X).astype(np.float32)
     model = lc.SCE2TM(adata, external_key="view", n_topics=N_TOPICS)
     start, cpu = time.perf_counter(), time.process_time()
-    model.train(progress=False)
+    model.train(500 if n_cells < 1000 else None, progress=False)
     row = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
     row |= {"epochs": len(model.history), "elbo": float(model.history["validation_negative_elbo"].min())}
     row["diversity"] = topic_diversity(best_genes(model.get_topic_genes()))
@@ -251,7 +360,7 @@ def cost_table() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", nargs="+", choices=("planted", "real", "cost"), default=["planted", "real", "cost"])
+    parser.add_argument("--table", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--data", nargs="+", default=list(DATA_SETS))
     parser.add_argument("--models", nargs="+", default=[*MODELS, ALONE])
     parser.add_argument("--seeds", nargs="+", type=int, default=None)
@@ -269,8 +378,14 @@ def main() -> None:
         planted_table(given.seeds or [0, 1, 2, 3, 4])
     if "cost" in given.table:
         cost_table()
+    if "sensitivity" in given.table:
+        sensitivity_table()
+    if "kang" in given.table:
+        kang_table()
     if "real" in given.table:
         real_table(given.data, given.models, given.seeds or [0, 1, 2])
+    if "correlation" in given.table:
+        correlation_table()
 
 
 if __name__ == "__main__":
