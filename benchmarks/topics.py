@@ -129,7 +129,8 @@ def nmf(adata: ad.AnnData, k: int, seed: int) -> pd.DataFrame:
 
 def planted_table(seeds: list[int], k: int = 30) -> None:
     out = HERE / "topics_planted.csv"
-    for seed, name in product(seeds, ("SCE2TM", "SCE2TM, counts", "SCE2TM, no ECR", "SCETM", "LDVAE", "NMF")):
+    models = ("SCE2TM", "SCE2TM, counts", "SCE2TM, envelope", "SCE2TM, no ECR", "SCETM", "LDVAE", "NMF")
+    for seed, name in product(seeds, models):
         if (str(seed), name) in done(out, ["seed", "model"]):
             continue
         adata = planted(k, seed)
@@ -140,6 +141,7 @@ def planted_table(seeds: list[int], k: int = 30) -> None:
             model = {
                 "SCE2TM": lambda a: lc.SCE2TM(a, n_topics=k),
                 "SCE2TM, counts": lambda a: lc.SCE2TM(a, n_topics=k, target="counts"),
+                "SCE2TM, envelope": lambda a: lc.SCE2TM(a, n_topics=k, ecr_grad="envelope"),
                 "SCE2TM, no ECR": lambda a: lc.SCE2TM(a, n_topics=k, ecr_weight=0.0),
                 "SCETM": lambda a: lc.SCETM(a, n_topics=k),
                 "LDVAE": lambda a: lc.LDVAE(a, n_latent=k),
