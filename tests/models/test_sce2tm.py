@@ -301,6 +301,22 @@ def test_the_table_of_topics_is_in_the_run_folder(tmp_path) -> None:
     np.testing.assert_allclose(genes, trained().get_topic_genes(), rtol=1e-6)
 
 
+def test_shares_and_genes_of_topics_are_written(tmp_path) -> None:
+    adata = cells()
+    trained().write(adata)
+    np.testing.assert_allclose(adata.obsm["sce2tm_topics"], trained().get_topics(), rtol=1e-5)
+    np.testing.assert_allclose(adata.varm["sce2tm_topic_genes"], trained().get_topic_genes(), rtol=1e-5)
+    pairs = {"scE2TM": ("sce2tm_topics", "sce2tm_topic_genes")}
+    sets = {"first": list(adata.var_names[:20]), "last": list(adata.var_names[-20:])}
+    found = lc.evaluate(adata, pairs, labels_key="cell_type", gene_sets=sets, metrics="interpretability")
+    wanted = lc.metrics.topic_purity(trained().get_topics(), adata.obs["cell_type"])
+    assert found.loc["scE2TM", "IP"] == pytest.approx(wanted["IP"])
+    trained().save(tmp_path / "run")
+    stored = ad.read_h5ad(tmp_path / "run" / "result.h5ad")
+    for kind, key in (("obsm", "sce2tm_topics"), ("varm", "sce2tm_topic_genes")):
+        np.testing.assert_allclose(getattr(stored, kind)[key], getattr(adata, kind)[key], rtol=1e-5)
+
+
 def test_what_needs_counts_says_how_to_have_them() -> None:
     adata = cells()
     with pytest.raises(SettingError, match="use target='counts', or SCVI"):

@@ -169,6 +169,16 @@ class TopicModel(LinearModel):
         """Mean and sd of log-normalised expression, and the share of its variance that the topics explain."""
         return explained.gene_moments(self)
 
+    def write(self, adata: AnnData) -> None:
+        """Write the read-outs into `adata`, and nothing else.
+
+        Beside what `SCVI.write` sets, here for scE2TM: `obsm["sce2tm_topics"]` (n, K), shares of the topics, whose
+        square roots are what cells are best clustered by (docs/sce2tm.md), and `varm["sce2tm_topic_genes"]` (genes, K;
+        NaN for genes that the model lacks). `evaluate` takes both keys for its measures of topics.
+        """
+        super().write(adata)
+        topics.write(self, adata)
+
     def tables(self) -> dict[str, pd.DataFrame]:
         """Also topics: shares of the topics of each cell; topic_genes, which the report ranks genes by; and points."""
         shares, genes = self.get_topics().reset_index(), self.get_topic_genes().reset_index()

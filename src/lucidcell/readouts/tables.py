@@ -86,6 +86,9 @@ def as_anndata(name: str, tables: dict[str, pd.DataFrame]) -> AnnData:
     factors = list(tables["factors"]["factor"])
     result.obsm[f"X_{name}"] = latent[factors].to_numpy(np.float32)
     result.varm[f"{name}_loadings"] = loadings[factors].to_numpy(np.float32)
+    if "topics" in tables:
+        result.obsm[f"{name}_topics"] = tables["topics"].drop(columns="cell").to_numpy(np.float32)
+        result.varm[f"{name}_topic_genes"] = tables["topic_genes"].drop(columns="gene").to_numpy(np.float32)
     return result
 
 

@@ -66,6 +66,13 @@ def points(model: TopicModel, of: Callable[[], Tensor], names: Sequence[str], wh
     return pd.DataFrame(values, index=pd.Index(names, name=what))
 
 
+def write(model: TopicModel, adata: AnnData) -> None:
+    """Write shares and genes of the topics into obsm and varm; see `TopicModel.write`."""
+    genes = model.get_topic_genes().reindex([str(name) for name in adata.var_names])
+    adata.obsm[f"{model.name}_topics"] = model.get_topics(adata).to_numpy(np.float32)
+    adata.varm[f"{model.name}_topic_genes"] = genes.to_numpy(np.float32)
+
+
 def principal_points(model: TopicModel) -> pd.DataFrame:
     """Genes and topics by the principal components of their points: name, kind, PC1 ..."""
     from sklearn.decomposition import PCA
