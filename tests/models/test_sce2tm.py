@@ -248,6 +248,23 @@ def test_expression_is_on_the_scale_of_counts() -> None:
     assert np.corrcoef(np.log(expression.mean()), np.log(observed + 1e-6))[0, 1] > 0.9
 
 
+def test_shares_of_logarithms_are_transformed_back_cell_by_cell(monkeypatch) -> None:
+    """Of cells whose logarithms are known without error, whatever their totals."""
+    module = lc.SCE2TM(cells(), **SMALL).module
+    counts = torch.from_numpy(cells().X.toarray())
+    shares = counts / counts.sum(1, keepdim=True)
+    x = (1e4 * shares).log1p()
+    assert float(x.sum(1).max() / x.sum(1).min()) > 1.2
+    monkeypatch.setattr(module, "decode", lambda z, design: (x / x.sum(1, keepdim=True)).log())
+    torch.testing.assert_close(module.expression(None, None), shares, rtol=1e-4, atol=1e-9)
+
+
+def test_without_all_topics_but_one_changes_are_finite() -> None:
+    names = trained().factor_names
+    assert np.isfinite(trained().perturb_topics(names[1:])).all(axis=None)
+    assert (trained().get_normalized_expression() > 0).all(axis=None)
+
+
 def planted_topics(n_topics: int, seed: int, n_cells: int = 1500, n_genes: int = 600) -> ad.AnnData:
     """Cells with one large topic and a few small ones, topics of 30 genes each over a common background."""
     rng = np.random.default_rng(seed)

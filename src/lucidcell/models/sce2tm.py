@@ -42,7 +42,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lucidcell.cells.batch import Batch, SparseRows
+from lucidcell.cells.batch import TARGET_SUM, Batch, SparseRows
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError, SettingError
@@ -51,6 +51,7 @@ from lucidcell.maths.distances import squared_distances
 from lucidcell.maths.divergences import kl_gaussians
 from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
 from lucidcell.maths.likelihoods import gaussian_log_prob
+from lucidcell.maths.logarithms import log_expm1, total_of_logarithms
 from lucidcell.maths.networks import GeneMLP, fold
 from lucidcell.maths.transport import GRADIENTS, transport_cost
 from lucidcell.models.arguments import not_negative, one_of, whole_number
@@ -243,18 +244,18 @@ class SCE2TMModule(TopicModule):
     def free_gamma(self) -> Tensor:
         return GAMMA_PACE * self.gamma
 
-    def expression(self, z: Tensor, design: Tensor) -> Tensor:
-        """Expected share of each gene in the cell's counts, (B, G).
+    def log_expression(self, z: Tensor, design: Tensor) -> Tensor:
+        """Log of the expected share of each gene in the cell's counts, (B, G).
 
-        For `target="log"` the shares of logarithms are transformed back at the mean total of the cells that trained.
+        For `target="log"` the shares of logarithms are transformed back, at the total at which the counts of the cell
+        sum to 10,000; where they were not scaled to it, at the mean total of the cells that trained.
         """
-        p = self.decode(z, design).exp()
+        log_p = self.decode(z, design)
         if self.config.target != "log":
-            return p
-        logarithm = p * self.mean_total
-        largest = logarithm.amax(1, keepdim=True)  # of a cell that is all of one topic it would overflow
-        x = (logarithm - largest).exp() - (-largest).exp()
-        return x / x.sum(1, keepdim=True)
+            return log_p
+        scaled = self.config.normalize == "total"
+        total = total_of_logarithms(log_p.exp(), TARGET_SUM) if scaled else self.mean_total
+        return torch.log_softmax(log_expm1(log_p + total.log()), dim=1)
 
     def log_likelihood(self, batch: Batch, logits: LinearMap, log_library: Tensor) -> LogLikelihood:
         """c sum_g x_ng log p_ng; the library has no part in it."""

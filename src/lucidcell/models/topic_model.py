@@ -41,6 +41,13 @@ class TopicModule(LinearModule):
         """(K, d)."""
         raise NotImplementedError
 
+    def log_expression(self, z: Tensor, design: Tensor) -> Tensor:
+        """Log of `expression`, (B, G), finite however small that is."""
+        return self.decode(z, design)
+
+    def expression(self, z: Tensor, design: Tensor) -> Tensor:
+        return self.log_expression(z, design).exp()
+
     def membership(self) -> Tensor:
         """Topic-gene scores as the model's paper has them, (G, K)."""
         raise NotImplementedError

@@ -116,6 +116,6 @@ def perturbed(
             if mode == "zero":
                 changed = theta.clone()
                 changed[:, at] = 0
-            change = vae.expression(changed, design).log() - vae.expression(theta, design).log()
+            change = vae.log_expression(changed, design) - vae.log_expression(theta, design)
             found.append((change / np.log(2)).numpy())
     return pd.DataFrame(np.concatenate(found), index=cells.cell_names, columns=list(model.schema.gene_names))
