@@ -16,7 +16,7 @@
 - sensitivity: pbmc3k (1,000 genes), 50 topics; neighbours, weight of the entropy and of the transport, one at a time.
   topics_sensitivity.png: genes and topics on one map, by weight of the transport.
 - correlation: Spearman over the rows of real (ranks within a data set and seed) of each measure of topics with each of
-  clusters, by the better of latent and roots of shares; topics_correlation.png.
+  clusters, in roots of shares where there are topics; topics_correlation.png. GSEA is of seed 0 alone.
 - kang: ten topics of kang_pbmc_12k with the largest mean shares: their type of cell, genes, and best gene set.
 - cost: seconds and memory of training at the sizes of the paper's runs: as many epochs as theirs (500) for the
   smallest, the default for the others, which is fewer.
@@ -47,6 +47,7 @@ from scipy.optimize import linear_sum_assignment
 import lucidcell as lc
 from lucidcell.comparators import pca
 from lucidcell.metrics import (
+    Conventions,
     adjusted_mutual_information,
     adjusted_rand_index,
     best_genes,
@@ -110,10 +111,11 @@ def planted(n_topics: int, seed: int, n_cells: int = 1500, n_genes: int = 1000) 
     return adata
 
 
-def matched(found: np.ndarray, truth: np.ndarray) -> float:
+def matched(found: np.ndarray, truth: np.ndarray, two_ends: bool = False) -> float:
     k = found.shape[1]
-    with np.errstate(invalid="ignore"):
-        correlation = np.nan_to_num(np.corrcoef(found.T, truth.T)[:k, k:])
+    correlation = np.corrcoef(found.T, truth.T)[:k, k:]
+    if two_ends:
+        correlation = np.abs(correlation)
     return float(correlation[linear_sum_assignment(-correlation)].mean())
 
 
@@ -154,9 +156,8 @@ def planted_table(seeds: list[int], k: int = 30) -> None:
                 else model.get_topic_genes(ranking="lift")
             )
         values = scores.to_numpy()
-        if name == "LDVAE":  # whose factors have two ends
-            values = np.concatenate([values, -values], axis=1)
-        row = {"seed": seed, "model": name, "matched_correlation": matched(values, adata.varm["lift"])}
+        two_ends = name == "LDVAE"
+        row = {"seed": seed, "model": name, "matched_correlation": matched(values, adata.varm["lift"], two_ends)}
         row["diversity"] = topic_diversity(best_genes(scores))
         append(out, [row | {"seconds": round(time.perf_counter() - start)}])
 
@@ -171,7 +172,7 @@ def load(name: str, all_genes: bool) -> ad.AnnData:
     if adata.n_vars > 4000:
         adata = lc.select_genes(adata, n_top_genes=4000)
     order = np.random.default_rng(0).permutation(adata.n_vars)
-    inside, outside = order, order
+    inside = outside = np.arange(adata.n_vars)
     if adata.n_vars >= FEWEST_TO_HALVE:
         inside, outside = np.sort(order[: adata.n_vars // 2]), np.sort(order[adata.n_vars // 2 :])
     chosen = (adata if all_genes else adata[:, inside]).copy()
@@ -192,7 +193,7 @@ def one(name: str, model_name: str, seed: int) -> dict[str, Any]:
     model.train(seed=seed, progress=False)
     row: dict[str, Any] = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
     row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    z = model.get_latent_representation()
+    z = model.get_latent_representation(rotate=model.readable_rotation)
     topic_model = isinstance(model, lc.SCE2TM | lc.SCETM)
     shares = model.get_topics() if topic_model else z
     scores = model.get_topic_genes() if topic_model else lc.gene_signal(model.readable_loadings(), model.mean_counts())
@@ -201,8 +202,9 @@ def one(name: str, model_name: str, seed: int) -> dict[str, Any]:
     row |= {key: float(value) for key, value in found.summary.items()}
     if topic_model:
         published = interpretability(
-            None, model.get_topic_genes(ranking="published"), gene_sets=sets, diversity="exclusive", n_permutations=0
-        ).summary
+            None, model.get_topic_genes(ranking="published"), gene_sets=sets,
+            conventions=Conventions(diversity="exclusive"), n_permutations=0,
+        ).summary  # fmt: skip
         row |= {f"{key}_published": float(published[key]) for key in ("TC", "TD", "TQ", "ORA_N", "ORA_U", "ORA_Q")}
         row |= clustering(np.sqrt(shares.to_numpy()), labels, seed, "_shares")
     row |= clustering(z, labels, seed)
@@ -227,12 +229,13 @@ def real_table(data: list[str], models: list[str], seeds: list[int]) -> None:
     for seed, name, model in product(seeds, data, models):
         if (name, model, str(seed)) in done(out, ["data", "model", "seed"]):
             continue
+        if "all genes" in model and load_shared(name).n_vars < FEWEST_TO_HALVE:
+            continue  # the same as without a view
         command = [sys.executable, __file__, "--one", name, model, str(seed)]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        row = json.loads(printed.splitlines()[-1])
-        columns = pd.read_csv(out, nrows=0).columns if out.exists() else None
-        row = {"data": name, "model": model, "seed": seed} | row
-        append(out, [row if columns is None else {key: row.get(key, np.nan) for key in columns}])
+        row = {"data": name, "model": model, "seed": seed} | json.loads(printed.splitlines()[-1])
+        rows = [*(pd.read_csv(out).to_dict("records") if out.exists() else []), row]
+        pd.DataFrame(rows).to_csv(out, index=False, float_format="%.5g")  # models differ in their columns
 
 
 # --- sensitivity ------------------------------------------------------------------------------------------------
@@ -294,7 +297,7 @@ def correlation_table() -> None:
     rows = pd.read_csv(HERE / "topics_real.csv")
     rows = rows[rows["TC"].notna()]
     for key in OF_CLUSTERS:
-        rows[key] = rows[[key, f"{key}_shares"]].max(axis=1)
+        rows[key] = rows[f"{key}_shares"].fillna(rows[key])
     ranks = rows.groupby(["data", "seed"])[[*OF_TOPICS, *OF_CLUSTERS]].rank(pct=True)
     table = ranks.corr().loc[list(OF_TOPICS), list(OF_CLUSTERS)]
     table.to_csv(HERE / "topics_correlation.csv", float_format="%.3f")

@@ -256,6 +256,23 @@ def test_evaluate_prints_and_writes_the_scores(lucidcell, simulated, tmp_path):
     assert "batch correction" in (tmp_path / "scores.svg").read_text()
 
 
+def test_evaluate_measures_topics_by_pairs_of_keys(lucidcell, simulated, tmp_path):
+    rng = np.random.default_rng(0)
+    simulated.obsm["shares"] = rng.dirichlet(np.ones(3), 120)
+    simulated.varm["scores"] = rng.random((simulated.n_vars, 3))
+    simulated.write_h5ad(tmp_path / "cells.h5ad")
+    names = "\t".join(simulated.var_names[:20])
+    (tmp_path / "sets.gmt").write_text(f"first\t\t{names}\n")
+    kind = ("--metrics", "interpretability", "--labels-key", "cell_type", "--gene-sets", tmp_path / "sets.gmt")
+    answer = lucidcell("evaluate", tmp_path / "cells.h5ad", "--embedding", "shares:scores", *kind)
+    assert answer.status == 0, answer.err
+    purity = lc.metrics.topic_purity(simulated.obsm["shares"], simulated.obs["cell_type"])["IP"]
+    assert f"{purity:.3f}" in answer.out
+    answer = lucidcell("evaluate", tmp_path / "cells.h5ad", "--embedding", "shares", *kind)
+    assert answer.status == 1
+    assert "pairs of keys of obsm and varm" in answer.err
+
+
 def test_de_writes_the_table_of_the_method(lucidcell, fitted, simulated, data, tmp_path):
     out = tmp_path / "genes.csv"
     groups = ("--groupby", "cell_type", "--group1", "type_0", "--group1", "type_2", "--group2", "type_1")

@@ -288,10 +288,17 @@ def map_command(
 @app.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(help="AnnData with embeddings in obsm: .h5ad or .zarr.")],
-    embedding: Annotated[list[str], typer.Option(help="Key of obsm; may be repeated.")],
-    metrics: Annotated[str, typer.Option(help="integration, annotation or clustering.")] = "integration",
+    embedding: Annotated[
+        list[str], typer.Option(help="Key of obsm; for interpretability obsm:varm keys. May be repeated.")
+    ],
+    metrics: Annotated[
+        str, typer.Option(help="integration, annotation, clustering or interpretability.")
+    ] = "integration",
     batch_key: Annotated[str | None, typer.Option(help="Column of obs: batch, donor, technology.")] = None,
     labels_key: Annotated[str | None, typer.Option(help="Column of obs: cell type.")] = None,
+    gene_sets: Annotated[
+        Path | None, typer.Option(help="GMT file for interpretability; by default the 50 Hallmark sets (human).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = None,
     seed: Seed = 0,
@@ -304,7 +311,13 @@ def evaluate(
     for path in (out, plot):
         if path is not None and not path.parent.is_dir():
             raise FileError(f"{path} cannot be written: the folder {path.parent} does not exist.")
-    table = lc.evaluate(read(data), embedding, metrics=metrics, batch_key=batch_key, labels_key=labels_key, seed=seed)
+    keys: Any = embedding
+    if metrics == "interpretability":
+        keys = {one.partition(":")[0]: tuple(one.split(":")) for one in embedding}
+    sets = lc.hallmark() if gene_sets is None and metrics == "interpretability" else gene_sets
+    table = lc.evaluate(
+        read(data), keys, metrics=metrics, batch_key=batch_key, labels_key=labels_key, gene_sets=sets, seed=seed
+    )
     typer.echo(table.to_string(float_format=lambda score: f"{score:.3f}"))
     if out is not None:
         table.to_csv(out)

@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import hypergeom
 
 from lucidcell.errors import DataError, SettingError
-from lucidcell.metrics.interpretability import (
+from lucidcell.metrics.interpretability import PUBLISHED, Conventions, interpretability
+from lucidcell.metrics.topic_measures import (
     best_genes,
     gsea_pairs,
-    interpretability,
     npmi,
     number_unique_quality,
     ora_pairs,
@@ -167,6 +167,42 @@ def test_all_of_them_together() -> None:
     assert found.topics["ora_terms"].tolist() == [1, 1, 1, 0, 0]
 
 
+def test_names_that_are_numbers_are_names() -> None:
+    """Tables of other tools have columns 0, 1 ..."""
+    scores, sets = planted()
+    by_name = interpretability(None, scores, gene_sets=sets, n_permutations=100)
+    by_number = interpretability(None, scores.set_axis(range(5), axis=1), gene_sets=sets, n_permutations=100)
+    pd.testing.assert_series_equal(by_number.summary, by_name.summary)
+    assert by_number.topics["gsea_terms"].tolist() == by_name.topics["gsea_terms"].tolist()
+    assert by_name.topics["gsea_terms"].sum() >= 3
+
+
+def test_the_published_conventions_reach_every_measure() -> None:
+    scores, sets = planted()
+    sets["foreign"] = ["x1", "x2", "x3"]
+    top = best_genes(scores)
+    found = interpretability(None, scores, gene_sets=sets, conventions=PUBLISHED, n_permutations=200).summary
+    assert found["TD"] == topic_diversity(top, kind="exclusive")
+    over = ora_pairs(top, list(scores.index), sets, background="gene_sets", tested="overlapping")
+    assert found["ORA_N"] == number_unique_quality(over)[0]
+    both = gsea_pairs(scores, sets, ranking="scores", positive_only=False, n_permutations=200)
+    assert found["GSEA_Q"] == number_unique_quality(both)[2]
+    few = interpretability(None, scores, gene_sets=sets, conventions=Conventions(n_top=3), n_permutations=0)
+    assert few.topics["genes"].str.split(";").map(len).eq(3).all()
+
+
+def test_sets_too_small_for_enrichment_leave_the_other_measures(caplog) -> None:
+    scores, sets = planted()
+    small = {name: genes[:8] for name, genes in sets.items()}
+    found = interpretability(None, scores, gene_sets=small).summary
+    assert "none of 43 gene sets has 15 to 500 of the genes (the largest has 8)" in caplog.text
+    assert found["GSEA_N"] == found["GSEA_Q"] == 0
+    assert np.isnan(found["GSEA_U"])
+    assert found["ORA_N"] >= 1
+    by = Conventions(min_size=5)
+    assert interpretability(None, scores, gene_sets=small, conventions=by, n_permutations=200).summary["GSEA_N"] >= 1
+
+
 def test_faults_are_sentences() -> None:
     scores, sets = planted()
     for call in (
@@ -185,3 +221,7 @@ def test_faults_are_sentences() -> None:
         ora_pairs({"t": ["ENSG1"]}, ["ENSG1"], sets)
     with pytest.raises(DataError, match="cells x topics"):
         topic_purity(np.ones((3, 2)), ["a", "b"])
+    with pytest.raises(DataError, match="hold 6 NaN"):
+        topic_purity(np.full((3, 2), np.nan), ["a", "b", "b"])
+    with pytest.raises(DataError, match="no best genes"):
+        topic_diversity({})

@@ -26,23 +26,24 @@ from lucidcell.metrics.harmonization import (
     kmeans_conservation,
     mixing_curve,
 )
-from lucidcell.metrics.interpretability import (
-    Interpretability,
-    best_genes,
-    gsea_pairs,
-    interpretability,
-    ora_pairs,
-    topic_coherence,
-    topic_diversity,
-    topic_purity,
-)
+from lucidcell.metrics.interpretability import PUBLISHED, Conventions, Interpretability, interpretability
 from lucidcell.metrics.neighbors import Neighbors, nearest_neighbors
 from lucidcell.metrics.networks import neighborhood_correlation, neighborhood_overlap, true_centrality
 from lucidcell.metrics.purity import knn_purity, purity_curve, purity_per_cell
 from lucidcell.metrics.scib import clisi, graph_connectivity, ilisi, lisi, silhouette_batch, silhouette_label
 from lucidcell.metrics.second_view import neighbor_error, neighbor_overlap, second_view_curve
+from lucidcell.metrics.topic_measures import (
+    best_genes,
+    gsea_pairs,
+    ora_pairs,
+    topic_coherence,
+    topic_diversity,
+    topic_purity,
+)
 
 __all__ = [
+    "PUBLISHED",
+    "Conventions",
     "Interpretability",
     "Neighbors",
     "accuracy",

@@ -15,7 +15,7 @@ from lucidcell.comparators.knn import knn
 from lucidcell.errors import DataError, SettingError
 from lucidcell.metrics import annotation, clustering, harmonization, scib
 from lucidcell.metrics.checks import groups, points
-from lucidcell.metrics.interpretability import interpretability
+from lucidcell.metrics.interpretability import Conventions, interpretability
 from lucidcell.metrics.neighbors import nearest_neighbors
 from lucidcell.readouts.enrichment import table_of
 
@@ -37,6 +37,7 @@ def evaluate(
     predictions: Sequence[str] = (),
     gene_sets: GeneSets | None = None,
     corpus: GeneSets | None = None,
+    conventions: Conventions | None = None,
     n_permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -60,8 +61,9 @@ def evaluate(
         Column of obs with the cell types. Integration without it gives batch scores only.
     predictions
         Columns of obs with predicted types, for annotation: scored as they are, a row for each.
-    gene_sets, corpus, n_permutations
-        For interpretability: gene sets for enrichment, those for coherence (the same for None), random sets of GSEA.
+    gene_sets, corpus, conventions, n_permutations
+        For interpretability: gene sets for enrichment, those for coherence (the same for None), how measures are
+        counted (None: our defaults), random sets of GSEA.
     seed
         Of k-means and Leiden.
 
@@ -90,8 +92,8 @@ def evaluate(
         raise SettingError(f"predictions are scored by metrics='annotation' only, not by {metrics!r}: leave them out.")
     parts = Parts.of(adata, model="evaluate", smallest=2)
     if metrics == "interpretability":
-        types = None if labels_key is None else _column(parts, labels_key, "labels_key", metrics)
-        return _readable(adata, parts, embeddings, types, gene_sets, corpus, n_permutations, seed)
+        types = None if labels_key is None else parts.column(labels_key, argument="labels_key").to_numpy()
+        return _readable(adata, parts, embeddings, types, gene_sets, corpus, conventions, n_permutations, seed)
     arrays = _arrays(parts, embeddings)
     if not arrays and not predictions:
         raise SettingError("embeddings are empty, so there is nothing to score: pass keys of obsm, or arrays by name.")
@@ -112,21 +114,22 @@ def evaluate(
 
 def _readable(
     adata: AnnData, parts: Parts, pairs: Any, labels: np.ndarray | None, gene_sets: GeneSets | None,
-    corpus: GeneSets | None, n_permutations: int, seed: int,
+    corpus: GeneSets | None, conventions: Conventions | None, n_permutations: int, seed: int,
 ) -> pd.DataFrame:  # fmt: skip
     """Interpretability of each pair of obsm and varm."""
     whole = isinstance(pairs, Mapping) and all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs.values())
     if not whole or not pairs:
         raise SettingError(
             "metrics='interpretability' needs pairs of keys of obsm and varm by name: pass for instance "
-            "{'scE2TM': ('X_sce2tm', 'sce2tm_loadings')}."
+            "{'scE2TM': ('sce2tm_topics', 'sce2tm_topic_genes')}."
         )
     rows = {}
     for name, (obsm_key, varm_key) in pairs.items():
         shares, scores = parts.embedding(obsm_key, argument="embeddings"), table_of(adata, varm_key)
         found = interpretability(
-            shares, scores, labels=labels, gene_sets=gene_sets, corpus=corpus, n_permutations=n_permutations, seed=seed
-        )
+            shares, scores, labels=labels, gene_sets=gene_sets, corpus=corpus, conventions=conventions,
+            n_permutations=n_permutations, seed=seed,
+        )  # fmt: skip
         rows[str(name)] = {str(key): float(value) for key, value in found.summary.items()}
     return _table(rows, "interpretability")
 

@@ -83,7 +83,7 @@ def _of_varm(adata: AnnData, varm_key: str | None) -> pd.DataFrame:
     if isinstance(values, pd.DataFrame):
         names = [str(name) for name in values.columns]
     else:
-        ours = adata.uns.get(str(varm_key).removesuffix("_loadings"))
+        ours = adata.uns.get(str(varm_key).removesuffix("_loadings").removesuffix("_topic_genes"))
         if isinstance(ours, Mapping) and len(ours.get("factors", ())) == len(names):
             names = [str(name) for name in ours["factors"]]
     array = np.asarray(values)

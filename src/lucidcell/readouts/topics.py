@@ -105,7 +105,7 @@ def perturbed(
     if mode not in MODES:
         raise SettingError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}.")
     cells = model.cells_of(adata, indices)
-    at, vae, found = [model.factor_names.index(name) for name in wanted], model.vae, []
+    at, vae, found = [model.factor_names.index(name) for name in wanted], model.module, []
     with torch.no_grad():
         for batch in model.batches(cells):
             z, design = vae.encode(batch).mu, vae.design(batch)

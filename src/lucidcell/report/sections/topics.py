@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import entropy
 
 from lucidcell import plots
-from lucidcell.metrics.interpretability import best_genes
+from lucidcell.metrics.topic_measures import N_TOP, best_genes
 from lucidcell.plots.heatmap import heatmap_size
 from lucidcell.readouts.factor_names import short_term
 from lucidcell.report.blocks import Block, Picture, Row, Section, Text
@@ -27,7 +27,7 @@ def topics(run: Run) -> Section | None:
         return None
     shares, genes = run.topics, run.topic_genes.set_index("gene")
     means = shares.mean().sort_values(ascending=False, kind="stable")
-    top = best_genes(genes)
+    top = best_genes(genes, min(N_TOP, len(genes)))
     blocks: list[Block] = [Text(_introduction(shares, means))]
     groups = run.labels if run.labels is not None else run.batches
     if groups is not None:
@@ -36,7 +36,7 @@ def topics(run: Run) -> Section | None:
     if place is not None:
         blocks.append(_map(*place, {topic: top[topic] for topic in means.index[:_HIGHLIGHTED]}))
     blocks.append(Row([_shared_genes(top), _similarity(genes[means.index[:_COMPARED]])]))
-    if run.enrichment is not None:
+    if run.enrichment is not None and (run.enrichment["nes"] > 0).any():
         blocks.append(_terms(run.enrichment))
     return Section("Topics", blocks)
 
@@ -47,8 +47,8 @@ def _introduction(shares: pd.DataFrame, means: pd.Series) -> str:
     return (
         f"Each cell is a mixture of {plural(len(means), 'topic')}, whose shares sum to 1. "
         f"{number(len(np.unique(leading)))} of them are the largest share of some cell; the mean shares are as "
-        f"uneven as those of {effective:.0f} topics of equal share. The largest mean share is that of {means.index[0]}, "
-        f"{means.iloc[0]:.0%}."
+        f"uneven as those of {effective:.0f} topics of equal share. The largest mean share is that of "
+        f"{means.index[0]}, {means.iloc[0]:.0%}."
     )
 
 
@@ -71,8 +71,8 @@ def _map(genes: pd.DataFrame, places: pd.DataFrame, top: dict[str, list[str]]) -
         (7.4, 5.6),
         alt="Genes and topics on one map",
         caption="Genes (dots) and topics (stars) are points of one space, here brought to two dimensions (UMAP). A "
-        "gene is near the topics that it is a word of. The topics with the largest mean shares are named, with their best "
-        "genes. Stars on top of each other would be topics that say the same.",
+        "gene is near the topics that it is a word of. The topics with the largest mean shares are named, with "
+        "their best genes. Stars on top of each other would be topics that say the same.",
         wide=True,
     )
 
