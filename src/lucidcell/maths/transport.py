@@ -26,6 +26,7 @@ Reference: Cuturi (2013), NeurIPS; Cuturi & Peyre (2016) for the dual without g;
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any, NamedTuple
 
@@ -34,10 +35,12 @@ from torch import Tensor
 
 from lucidcell.errors import SettingError
 
+logger = logging.getLogger("lucidcell")
+
 GRADIENTS = ("implicit", "envelope", "unroll")
 SINKHORN_STEPS = 3  # before the first Newton step, of a problem without a start
-LEVEL, ROUGHLY = 2.0, 1e-6  # of epsilon: the factor between two, and the tolerance at all but the last
-MOST_STEPS = 200
+LEVEL, ROUGHLY = 2.0, 1e-6  # of epsilon: the factor between two, and the least tolerance at all but the last
+MOST_STEPS = 500
 ENOUGH_RISE, MOST_HALVINGS = 1e-4, 30  # of the line search
 UNROLLED_STEPS = 1000
 FINEST_OF_FLOAT32 = 1e-4  # below this tolerance all is in float64
@@ -78,7 +81,7 @@ def transport(
     most_steps
         Steps after which the plan is given as it is.
     start
-        f (K,) of a similar problem.
+        f (K,) of a similar problem; where it leads nowhere, the search begins anew without it.
     """
     exact = (cost.detach().double() if tolerance < FINEST_OF_FLOAT32 else cost.detach()).contiguous()
     with torch.no_grad():
@@ -94,23 +97,42 @@ def _solve(
     cost: Tensor, epsilon: float, a: Tensor | None, b: Tensor | None, tolerance: float, most_steps: int,
     start: Tensor | None,
 ) -> Transport:  # fmt: skip
-    a, b = _uniform(cost, cost.shape[0], a), _uniform(cost, cost.shape[1], b)
-    f, steps = cost.new_zeros(cost.shape[0]) if start is None else start.to(cost), 0
-    for level in [epsilon] if start is not None else _levels(cost, epsilon):
-        scaled, last = cost / level, level == epsilon
+    """From the start, if there is one; from large epsilon to small, if there is none or it led nowhere."""
+    problem = cost, _uniform(cost, cost.shape[0], a), _uniform(cost, cost.shape[1], b), tolerance
+    used = 0
+    if start is not None:
+        found = _descend(*problem, [epsilon], start.to(cost), 0, most_steps)
+        if found.error <= tolerance:
+            return found
+        used = found.steps
+    found = _descend(*problem, _levels(cost, epsilon), cost.new_zeros(len(cost)), SINKHORN_STEPS, most_steps - used)
+    if found.error > tolerance:
+        logger.warning(
+            "the transport plan is off by %.1e after %d steps, where %.1e is wanted.",
+            found.error, found.steps + used, tolerance,
+        )  # fmt: skip
+    return found._replace(steps=found.steps + used)
+
+
+def _descend(
+    cost: Tensor, a: Tensor, b: Tensor, tolerance: float, levels: list[float], f: Tensor, sinkhorn: int, most_steps: int
+) -> Transport:
+    """Newton steps at each level of epsilon, after some of Sinkhorn's."""
+    steps = 0
+    for level in levels:
+        scaled, wanted = cost / level, tolerance if level == levels[-1] else max(ROUGHLY, tolerance)
         f = f / level
-        if start is None:
-            for _ in range(SINKHORN_STEPS):
-                f = a.log() - torch.logsumexp(_columns_made_right(f, scaled, b)[None] - scaled, 1)
+        for _ in range(sinkhorn):
+            f = a.log() - torch.logsumexp(_columns_made_right(f, scaled, b)[None] - scaled, 1)
         problem = _Dual(scaled, a, b)
-        at, stop = problem.at(f), steps + most_steps
-        while (error := float((a - at.sums).abs().sum())) > (tolerance if last else ROUGHLY) and steps < stop:
+        at = problem.at(f)
+        while (error := float((a - at.sums).abs().sum())) > wanted and steps < most_steps:
             better = problem.newton(at)
-            if better is None:  # no further: rounding
+            if better is None:  # no further: rounding, or too far away for Newton steps
                 break
             at, steps = better, steps + 1
         f = (at.f - at.f.mean()) * level  # f + c, g - c is the same plan
-    return Transport(at.plan, f, _columns_made_right(f / epsilon, scaled, b) * epsilon, error, steps)
+    return Transport(at.plan, f, _columns_made_right(f / level, scaled, b) * level, error, steps)
 
 
 def _levels(cost: Tensor, epsilon: float) -> list[float]:
