@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from battery import checkpoint_every_step
 from scipy.optimize import linear_sum_assignment
 from torch.distributions import Normal, kl_divergence
 
@@ -54,41 +56,34 @@ def batch_of(model: lc.SCE2TM, n: int = 30):
 def test_the_loss_is_the_sum_of_its_equations() -> None:
     """Every term by another way: batch-norm, softmax and matrix products as torch has them, cell by cell."""
     model = trained()
-    module = model.module.train()
-    try:
-        batch = batch_of(model)
-        torch.manual_seed(7)
-        loss = module.loss(batch, 1.0)
-        torch.manual_seed(7)
-        q = module.encode(batch)
-        theta = torch.softmax(q.mu + q.sigma * torch.randn_like(q.sigma), 1)
-        genes, topics = (
-            torch.from_numpy(t.to_numpy()) for t in (model.get_gene_embedding(), model.get_topic_embedding())
-        )
-        distance = torch.cdist(topics, genes).square()  # K x G
-        beta = torch.softmax(-distance / 0.2, dim=0)
-        np.testing.assert_allclose(beta.sum(0), 1, rtol=1e-5)
-        raw = theta @ beta + torch.nn.functional.one_hot(batch.batch, 2).float() @ module.design_weight.t()
-        logits = torch.nn.functional.batch_norm(
-            raw, None, None, module.free_gamma(), module.beta, training=True, eps=1e-3
-        )
-        counts = batch.counts.dense()
-        x = torch.log1p(counts / counts.sum(1, keepdim=True) * 1e4)
-        scale = 3900 / model.module.mean_total
-        reconstruction = -(scale * x * torch.log_softmax(logits, 1)).sum()
-        torch.testing.assert_close(loss.terms["reconstruction"], reconstruction.detach(), rtol=1e-4, atol=1.0)
-        kl = kl_divergence(Normal(q.mu, q.sigma), Normal(0.0, (1 - 1 / 4) ** 0.5)).sum()
-        torch.testing.assert_close(loss.terms["kl"], kl.detach(), rtol=1e-5, atol=1e-3)
-        plan = transport(distance.double(), tolerance=1e-9).plan
-        assert float(loss.dataset["ecr"].detach()) == pytest.approx(100 * float((plan * distance).sum()), rel=0.02)
-        near = module.encode(batch.pair)
-        theta_n = torch.softmax(near.mu + near.sigma * torch.randn_like(near.sigma), 1)
-        phi, phi_n = module.external_view(torch.cat([batch.external, batch.pair.external])).chunk(2)
-        torch.testing.assert_close(loss.dataset["con"], consistency(theta, phi))
-        torch.testing.assert_close(loss.dataset["nei"], neighbor_contrast(theta, phi, theta_n, phi_n))
-        torch.testing.assert_close(loss.dataset["reg"], -5 * spread(theta, phi))
-    finally:
-        module.eval()
+    module = deepcopy(model.module).train()  # whose running moments move
+    batch = batch_of(model)
+    torch.manual_seed(7)
+    loss = module.loss(batch, 1.0)
+    torch.manual_seed(7)
+    q = module.encode(batch)
+    theta = torch.softmax(q.mu + q.sigma * torch.randn_like(q.sigma), 1)
+    genes, topics = (torch.from_numpy(t.to_numpy()) for t in (model.get_gene_embedding(), model.get_topic_embedding()))
+    distance = torch.cdist(topics, genes).square()  # K x G
+    beta = torch.softmax(-distance / 0.2, dim=0)
+    np.testing.assert_allclose(beta.sum(0), 1, rtol=1e-5)
+    raw = theta @ beta + torch.nn.functional.one_hot(batch.batch, 2).float() @ module.design_weight.t()
+    logits = torch.nn.functional.batch_norm(raw, None, None, module.free_gamma(), module.beta, training=True, eps=1e-3)
+    counts = batch.counts.dense()
+    x = torch.log1p(counts / counts.sum(1, keepdim=True) * 1e4)
+    scale = 3900 / module.mean_total
+    reconstruction = -(scale * x * torch.log_softmax(logits, 1)).sum()
+    torch.testing.assert_close(loss.terms["reconstruction"], reconstruction.detach(), rtol=1e-4, atol=1.0)
+    kl = kl_divergence(Normal(q.mu, q.sigma), Normal(0.0, (1 - 1 / 4) ** 0.5)).sum()
+    torch.testing.assert_close(loss.terms["kl"], kl.detach(), rtol=1e-5, atol=1e-3)
+    plan = transport(distance.double(), tolerance=1e-9).plan
+    assert float(loss.dataset["ecr"].detach()) == pytest.approx(100 * float((plan * distance).sum()), rel=0.02)
+    near = module.encode(batch.pair)
+    theta_n = torch.softmax(near.mu + near.sigma * torch.randn_like(near.sigma), 1)
+    phi, phi_n = module.external_view(torch.cat([batch.external, batch.pair.external])).chunk(2)
+    torch.testing.assert_close(loss.dataset["con"], consistency(theta, phi))
+    torch.testing.assert_close(loss.dataset["nei"], neighbor_contrast(theta, phi, theta_n, phi_n))
+    torch.testing.assert_close(loss.dataset["reg"], -5 * spread(theta, phi))
 
 
 def test_a_cell_weighs_3900_on_average_whatever_the_data() -> None:
@@ -103,7 +98,7 @@ def test_a_cell_weighs_3900_on_average_whatever_the_data() -> None:
             assert float(total) == pytest.approx(3900, rel=1e-4)
 
 
-@pytest.mark.parametrize("how", ["implicit", "unroll"])
+@pytest.mark.parametrize("how", ["implicit", "envelope", "unroll"])
 def test_the_transport_moves_topics_and_genes(how: str) -> None:
     model = lc.SCE2TM(cells(), ecr_grad=how, **SMALL)
     model.train(3, batch_size=32, progress=False, learning_rate=1e-3)
@@ -230,6 +225,41 @@ def test_switching_topics_off() -> None:
     for wrong in ("T9", [], ["T1", "T2", "T3", "T4"]):
         with pytest.raises(SettingError, match="and not all"):
             model.perturb_topics(wrong)
+
+
+def test_draws_are_around_the_mean() -> None:
+    mean, variance = trained().get_latent_representation(return_dist=True)
+    drawn = trained().get_latent_representation(give_mean=False, n_samples=400)
+    np.testing.assert_allclose(drawn.mean(0), mean, atol=5 * np.sqrt(variance.max() / 400))
+    np.testing.assert_allclose(drawn.var(0).mean(), variance.mean(), rtol=0.02)
+
+
+def test_use_of_topics_is_measured_from_the_prior() -> None:
+    model = lc.SCE2TM(cells(), prior_alpha=0.1, **SMALL)
+    model.train(3, batch_size=32, progress=False)
+    with torch.no_grad():
+        batch = model.cells.take(np.arange(120))
+        expected = float(model.module.kl_z(model.module.encode(batch)).mean())
+    assert model.tables()["factors"]["kl"].sum() == pytest.approx(expected, rel=1e-4)
+
+
+def test_presets_of_paper_and_public_code() -> None:
+    paper, code = (lc.SCE2TM(cells(), reproduce=name, **SMALL).config for name in ("paper", "reference"))
+    assert (paper.con, paper.reg, paper.normalize) == ("log_mean", "cell", "none")
+    assert (code.con, code.reg, code.ecr_grad) == ("mean_log", "batch", "unroll")
+    with pytest.raises(SettingError, match="must be one of paper, reference, or None"):
+        lc.SCE2TM(cells(), reproduce="code", **SMALL)
+    with pytest.raises(SettingError, match="means ecr_grad='unroll', and it is 'envelope': leave one out"):
+        lc.SCE2TM(cells(), reproduce="paper", ecr_grad="envelope", **SMALL)
+
+
+def test_a_checkpoint_of_another_objective_is_refused(tmp_path) -> None:
+    """Though its weights have the same shapes."""
+    arguments = {"max_epochs": 2, "batch_size": 32, "progress": False, "checkpoint_dir": tmp_path}
+    with checkpoint_every_step():
+        lc.SCE2TM(cells(), **SMALL).train(**arguments)
+    with pytest.raises(SettingError, match="belongs to another run .*structure"):
+        lc.SCE2TM(cells(), ecr_weight=0.0, **SMALL).train(resume=True, **arguments)
 
 
 def test_topics_are_not_rotated() -> None:

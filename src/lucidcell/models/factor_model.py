@@ -94,9 +94,14 @@ class FactorModel(Model):
         """KL divergence of all latent variables from their prior, (B,); at z (B, D) where it has no closed form."""
         return self.vae.kl_z(posterior) + self.vae.kl_library(posterior, batch)
 
+    @property
+    def prior_sd(self) -> float:
+        """Standard deviation of each factor under a prior that does not depend on the cell."""
+        return 1.0
+
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z), (B,), or an estimate whose exponential is right on average."""
-        return gaussian_log_prob(z, torch.zeros(()), torch.ones(())).sum(1)
+        return gaussian_log_prob(z, torch.zeros(()), torch.tensor(self.prior_sd)).sum(1)
 
     def query_loss(self) -> Callable[[Batch, float], Loss]:
         """The loss that trains what a query adds to the model."""

@@ -50,7 +50,6 @@ from lucidcell.maths.chain import Affine
 from lucidcell.maths.distances import squared_distances
 from lucidcell.maths.divergences import kl_gaussians
 from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
-from lucidcell.maths.likelihoods import gaussian_log_prob
 from lucidcell.maths.logarithms import log_expm1, total_of_logarithms
 from lucidcell.maths.networks import GeneMLP, fold
 from lucidcell.maths.transport import GRADIENTS, transport_cost
@@ -82,6 +81,10 @@ CHOICES = {
     "normalize": ("total", "none"),
     "con": ("mean_log", "log_mean"),
     "reg": ("batch", "cell"),
+}
+PRESETS: dict[str, dict[str, Any]] = {  # where they differ from our defaults
+    "paper": {"normalize": "none", "ecr_grad": "unroll", "con": "log_mean", "reg": "cell"},
+    "reference": {"normalize": "none", "ecr_grad": "unroll", "con": "mean_log", "reg": "batch"},
 }
 
 
@@ -170,7 +173,7 @@ class SCE2TMModule(TopicModule):
         self.register_buffer("weight_scale", torch.ones(()))
         self.register_buffer("mean_total", torch.ones(()))
         self.register_buffer("start", torch.zeros(config.n_latent))
-        self.prior_sd = ((1 - 1 / config.n_latent) / config.prior_alpha) ** 0.5
+        self.prior_sd: float = ((1 - 1 / config.n_latent) / config.prior_alpha) ** 0.5
 
     def set_scale(self, batches: Iterable[Batch]) -> None:
         """c, the mean total and the first bias, from the cells that train."""
@@ -310,6 +313,25 @@ class SCE2TMModule(TopicModule):
         return [Phase("elbo", self.loss, list(self.parameters()), warmup=FIRST_CONSIDERED)]
 
 
+def _preset(config: SCE2TMConfig, reproduce: str | None) -> SCE2TMConfig:
+    """The options of the paper or of the public code in place of our defaults.
+
+    Raises
+    ------
+    SettingError
+        If there is no such preset, or an option is given another value besides.
+    """
+    if reproduce is None:
+        return config
+    if reproduce not in PRESETS:
+        raise SettingError(f"reproduce is {reproduce!r}; it must be one of {', '.join(PRESETS)}, or None.")
+    for name, value in PRESETS[reproduce].items():
+        given, default = getattr(config, name), getattr(SCE2TMConfig, name)
+        if given not in (value, default):
+            raise SettingError(f"reproduce={reproduce!r} means {name}={value!r}, and it is {given!r}: leave one out.")
+    return replace(config, **PRESETS[reproduce])
+
+
 class SCE2TM(TopicModel):
     """Embedded topic model with topics that do not collapse (scE2TM).
 
@@ -350,7 +372,8 @@ class SCE2TM(TopicModel):
         Form of the agreement of the views, "mean_log" or "log_mean", and of the entropy, "batch" or "cell"; the latter
         are those that the paper prints.
     reproduce
-        "reference": no scaling of counts before the logarithm, as in the public code. None: our defaults.
+        "paper" or "reference": `normalize`, `ecr_grad`, `con` and `reg` as the paper prints them, or as in the public
+        code; docs/sce2tm.md says what no option reproduces. None: our defaults.
 
     Raises
     ------
@@ -399,14 +422,14 @@ class SCE2TM(TopicModel):
         **unknown: object,
     ) -> None:
         refuse_keywords("SCE2TM", unknown, tuple(signature(SCE2TM.__init__).parameters))
-        if reproduce not in (None, "reference"):
-            raise SettingError(f"reproduce is {reproduce!r}; it must be 'reference' or None.")
         if external_key is None and external_use != "view":
             raise SettingError(f"external_use={external_use!r} needs external_key, a key of obsm: pass it.")
-        config = SCE2TMConfig(
-            n_topics, n_hidden, n_embedding, external_key, external_use, 0, ecr_weight, ecr_grad, temperature,
-            cve_weight, nei_temperature, reg_weight, n_neighbors, prior_alpha, target,
-            "none" if reproduce == "reference" else normalize, con, reg,
+        config = _preset(
+            SCE2TMConfig(
+                n_topics, n_hidden, n_embedding, external_key, external_use, 0, ecr_weight, ecr_grad, temperature,
+                cve_weight, nei_temperature, reg_weight, n_neighbors, prior_alpha, target, normalize, con, reg,
+            ),
+            reproduce,
         )  # fmt: skip
         cells = Cells.from_anndata(
             adata,
@@ -455,5 +478,6 @@ class SCE2TM(TopicModel):
     def of_counts(self) -> bool:
         return self.config.target == "counts"
 
-    def log_prior(self, z: Tensor) -> Tensor:
-        return gaussian_log_prob(z, torch.zeros(()), torch.tensor(self.module.prior_sd)).sum(1)
+    @property
+    def prior_sd(self) -> float:
+        return self.module.prior_sd

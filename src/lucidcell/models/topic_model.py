@@ -92,15 +92,13 @@ class TopicModel(LinearModel):
         """Each cell before the softmax: the mean of q(z | x), (n, K), in which cells are clustered.
 
         The shares of the topics are `get_topics`. Arguments are those of `SCVI.get_latent_representation`; draws
-        (`give_mean=False`) are of the shares, and `mc_samples` has no meaning here.
+        (`give_mean=False`) are before the softmax, too, and `mc_samples` has no meaning here.
         """
         self.rotation(rotate)
-        if not give_mean or return_dist:
-            return super().get_latent_representation(
-                adata, indices=indices, give_mean=give_mean, n_samples=n_samples, batch_size=batch_size,
-                return_dist=return_dist, seed=seed,
-            )  # fmt: skip
-        return latent.latent_distribution(self, adata, indices, batch_size)[0]
+        if not give_mean and not return_dist:
+            return latent.latent_samples(self, adata, indices, n_samples, batch_size, seed, linked=False)
+        mean, variance = latent.latent_distribution(self, adata, indices, batch_size)
+        return (mean, variance) if return_dist else mean
 
     def get_topics(
         self, adata: AnnData | None = None, *, indices: Sequence[int] | np.ndarray | None = None

@@ -57,12 +57,15 @@ def latent_samples(
     n_samples: int,
     batch_size: int | None,
     seed: int,
+    *,
+    linked: bool = True,
 ) -> np.ndarray:
-    """Draws from q(z | x), (n, D), or (n_samples, n, D) for more than one."""
+    """Draws from q(z | x), (n, D), or (n_samples, n, D) for more than one; after the softmax if `linked`."""
+    link = model.vae.link if linked else torch.nn.Identity()
     mu, variance = latent_distribution(model, adata, indices, batch_size)
     with seeded(seed):
         loc, scale = torch.from_numpy(mu), torch.from_numpy(variance).sqrt()
-        drawn = [model.vae.link(loc + scale * torch.randn_like(scale)).numpy() for _ in draws(n_samples)]
+        drawn = [link(loc + scale * torch.randn_like(scale)).numpy() for _ in draws(n_samples)]
     return drawn[0] if n_samples == 1 else np.stack(drawn)
 
 

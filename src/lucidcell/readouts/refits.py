@@ -186,4 +186,5 @@ def comparable_loadings(model: FactorModel) -> pd.DataFrame:
 
 
 def _n_used(model: FactorModel) -> int:
-    return int((mean_kl(*model.get_latent_representation(return_dist=True)) >= UNUSED_KL).sum())
+    mean, variance = model.get_latent_representation(return_dist=True)
+    return int((mean_kl(mean, variance, model.prior_sd) >= UNUSED_KL).sum())

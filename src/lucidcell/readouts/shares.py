@@ -22,9 +22,10 @@ ORDERS = ("share", "drop_one", "z_variance")
 UNUSED_KL = 0.05  # nats; a factor below it tells the decoder next to nothing about a cell
 
 
-def mean_kl(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """KL divergence of each factor from the standard normal, mean over cells, (D,), from q's (n, D)."""
-    found: np.ndarray = (0.5 * (variance + mean**2 - 1 - np.log(variance))).mean(0)
+def mean_kl(mean: np.ndarray, variance: np.ndarray, prior_sd: float = 1.0) -> np.ndarray:
+    """KL divergence of each factor from N(0, prior_sd^2), mean over cells, (D,), from q's (n, D)."""
+    ratio = variance / prior_sd**2
+    found: np.ndarray = (0.5 * (ratio + (mean / prior_sd) ** 2 - 1 - np.log(ratio))).mean(0)
     return found
 
 

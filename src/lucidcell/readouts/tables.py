@@ -65,7 +65,11 @@ def _factor_table(model: FactorModel, latent: pd.DataFrame) -> pd.DataFrame:
     if rotation is not None:
         mu, variance = mu @ rotation, variance @ rotation**2
     table = pd.DataFrame(
-        {"factor": list(latent.columns), "z_variance": latent.to_numpy(float).var(0), "kl": mean_kl(mu, variance)}
+        {
+            "factor": list(latent.columns),
+            "z_variance": latent.to_numpy(float).var(0),
+            "kl": mean_kl(mu, variance, model.prior_sd),
+        }
     )
     shares = model.readable_shares(latent)
     return table if shares is None else table.assign(share=shares["share"], drop_one=shares["drop_one"])

@@ -381,11 +381,11 @@ def _optimizers(phase: Phase) -> dict[str, Adam]:
 def _identity(module: nn.Module, phases: list[Phase], cells: Cells, settings: Settings) -> dict[str, Any]:
     """What a checkpoint must have in common with the run that goes on from it."""
     data = 0
-    for array in (cells.library, cells.batch, cells.label, cells.covariates):
-        data = zlib.crc32(array.tobytes(), data)
+    for array in (cells.library, cells.batch, cells.label, cells.covariates, cells.external):
+        data = data if array is None else zlib.crc32(array.tobytes(), data)
     weights = [(name, list(value.shape)) for name, value in module.state_dict().items()]
     course = [(one.name, one.share, one.warmup, one.n_items, one.turn and one.turn.steps) for one in phases]
-    structure = zlib.crc32(repr((weights, course)).encode())
+    structure = zlib.crc32(repr((weights, course, getattr(module, "config", None))).encode())
     checksums = {"checksum of the data": data, "checksum of the structure": structure}
     return asdict(settings) | {"n_cells": len(cells)} | checksums
 
