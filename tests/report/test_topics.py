@@ -11,27 +11,28 @@ from sections import blocks, pictures, texts
 
 from lucidcell.report.blocks import Picture
 from lucidcell.report.folder import Run
+from lucidcell.report.sections.factors import factors
 from lucidcell.report.sections.topics import topics
 from lucidcell.report.umap import point_map
 
-NAMES = ["T1", "T2", "T3"]
+NAMES = ["Z1", "Z2", "Z3", "Z4", "Z5"]  # the factors of the run
 UNLABELLED = ["Genes and topics on one map", "How many topics a gene belongs to", "Similarity of topics"]
 
 
 @pytest.fixture
 def topic_run(make_run) -> Path:
-    """Three topics; T3 is never the largest, T1 has most of every cell."""
+    """Five topics, of which two are ever the largest; Z1 has most of every cell but one."""
     run = make_run()
     rng = np.random.default_rng(0)
     cells = pd.read_csv(run / "tables/cells.csv")["cell"]
     genes = pd.read_csv(run / "tables/genes.csv")["gene"]
-    shares = pd.DataFrame(np.tile([0.6, 0.3, 0.1], (len(cells), 1)), columns=NAMES)
-    shares.iloc[0] = [0.2, 0.7, 0.1]
+    shares = pd.DataFrame(np.tile([0.6, 0.3, 0.1, 0.0, 0.0], (len(cells), 1)), columns=NAMES)
+    shares.iloc[0] = [0.2, 0.7, 0.1, 0.0, 0.0]
     shares.assign(cell=cells).to_csv(run / "tables/topics.csv", index=False)
-    scores = pd.DataFrame(rng.normal(size=(len(genes), 3)), columns=NAMES)
+    scores = pd.DataFrame(rng.normal(size=(len(genes), 5)), columns=NAMES)
     scores.assign(gene=genes).to_csv(run / "tables/topic_genes.csv", index=False)
-    points = pd.DataFrame(rng.normal(size=(len(genes) + 3, 4)), columns=["PC1", "PC2", "PC3", "PC4"])
-    points["name"], points["kind"] = [*genes, *NAMES], ["gene"] * len(genes) + ["topic"] * 3
+    points = pd.DataFrame(rng.normal(size=(len(genes) + 5, 4)), columns=["PC1", "PC2", "PC3", "PC4"])
+    points["name"], points["kind"] = [*genes, *NAMES], ["gene"] * len(genes) + ["topic"] * 5
     points.to_csv(run / "tables/points.csv", index=False)
     return run
 
@@ -45,14 +46,14 @@ def test_what_is_drawn_and_said(topic_run):
     shown = pictures(section)
     assert shown[-3:] == UNLABELLED
     text = texts(section)
-    assert "a mixture of 3 topics" in text
+    assert "a mixture of 5 topics" in text
     assert "2 of them are the largest share of some cell" in text
-    assert "that of T1, 60%" in text
+    assert "that of Z1, 60%" in text
     kept = pd.read_csv(topic_run / "tables/umap_points.csv")
-    assert list(kept["name"][-3:]) == NAMES, "the map is kept for the next report"
+    assert list(kept["name"][-5:]) == NAMES, "the map is kept for the next report"
     assert pictures(topics(Run(topic_run))) == shown
     genes, stars = point_map(Run(topic_run))
-    np.testing.assert_allclose(stars, kept[["umap1", "umap2"]].tail(3))
+    np.testing.assert_allclose(stars, kept[["umap1", "umap2"]].tail(5))
     assert not set(genes.index) & set(NAMES)
 
 
@@ -60,10 +61,13 @@ def test_groups_of_cells_have_compositions_and_enrichment_a_picture_of_all_topic
     cells = pd.read_csv(topic_run / "tables/cells.csv")
     cells["label"] = np.where(np.arange(len(cells)) % 2 == 0, "B", "T")
     cells.to_csv(topic_run / "tables/cells.csv", index=False)
-    terms = pd.DataFrame({"factor": NAMES, "term": "HALLMARK_APOPTOSIS", "nes": [2.0, -2.0, 1.0], "q_value": 0.001})
+    terms = pd.DataFrame({"factor": NAMES, "term": "HALLMARK_APOPTOSIS", "nes": [2.0, -2.0, 1.0, -1.0, -1.0], "q_value": 0.001})
     terms.assign(leading_edge="").to_csv(topic_run / "tables/enrichment.csv", index=False)
     shown = pictures(topics(Run(topic_run)))
     assert shown == ["Composition of the groups of cells", *UNLABELLED, "Gene sets of all topics"]
+    of_labels = [one.image for one in blocks(factors(Run(topic_run)), Picture) if "each label" in one.image]
+    assert of_labels
+    assert all("mean share of the topic" in image for image in of_labels)
     image = blocks(topics(Run(topic_run)), Picture)[-1].image
-    assert ">T1<" in image
-    assert "T2" not in image, "gene sets that fall are not a topic's"
+    assert ">Z1<" in image
+    assert "Z2" not in image, "gene sets that fall are not a topic's"

@@ -41,7 +41,7 @@ def factors(run: Run) -> Section | None:
     if run.enrichment is not None and (run.enrichment["q_value"] <= MAX_Q).any():
         blocks.append(_terms(run.enrichment))
     if means is not None:
-        blocks.append(_means(means, topics=run.topic_genes is not None))
+        blocks.append(_means(means, _unit(run), topics=run.topics is not None))
     used = table[~idle].sort_values(_order(table), ascending=False, kind="stable")
     cards = [_card(run, dict(row), means) for _, row in used.iterrows()]
     blocks += cards if means is not None else [Row(cards)]
@@ -126,8 +126,13 @@ def _means_by_label(run: Run) -> pd.DataFrame | None:
     """Labels x factors; None without labels."""
     if run.labels is None or run.latent is None:
         return None
-    means: pd.DataFrame = run.latent.groupby(run.labels, observed=True).mean()
+    values = run.latent if run.topics is None else run.topics
+    means: pd.DataFrame = values.groupby(run.labels, observed=True).mean()
     return means
+
+
+def _unit(run: Run) -> str:
+    return "mean (latent units)" if run.topics is None else "mean share of the topic"
 
 
 def _shares(table: pd.DataFrame) -> Picture:
@@ -145,19 +150,20 @@ def _shares(table: pd.DataFrame) -> Picture:
     )
 
 
-def _means(means: pd.DataFrame, *, topics: bool) -> Picture:
+def _means(means: pd.DataFrame, unit: str, *, topics: bool) -> Picture:
+    what = "topic" if topics else "factor"
     return svg_picture(
         lambda figure: plots.heatmap(
             means,
-            color_label="mean (latent units)",
+            color_label=unit,
             row_label="cell label",
-            column_label="factor",
+            column_label=what,
             ax=figure.subplots(),
         ),
         heatmap_size(*means.shape),
         alt="Mean of each factor in each label",
-        caption="Mean of each factor in each label. Read a row to see what makes a label special, a column to see what "
-        "a factor stands for."
+        caption=f"Mean of each {what} in each label. Read a row to see what makes a label special, a column to see "
+        f"what a {what} stands for."
         + ("" if topics else " The sign of a factor is arbitrary; what counts is which labels stand apart."),
         wide=means.shape[1] > 8,
     )
@@ -175,7 +181,7 @@ def _card(run: Run, row: dict[str, Any], means: pd.DataFrame | None) -> Card:
         pictures.append(_top_genes(signal, factor, _OF_COUNTS if run.ranked_by_signal else "loading"))
     if means is not None:
         blocks.append(Text(_who(means[factor])))
-        pictures.append(_by_label(means[factor], factor))
+        pictures.append(_by_label(means[factor], factor, _unit(run)))
     return Card(readable(factor), " · ".join(_numbers(run, row)), [*blocks, Row(pictures)])
 
 
@@ -213,9 +219,9 @@ def _top_genes(signal: pd.DataFrame, factor: str, label: str) -> Picture:
     )
 
 
-def _by_label(means: pd.Series, factor: str) -> Picture:
+def _by_label(means: pd.Series, factor: str, unit: str) -> Picture:
     return svg_picture(
-        lambda figure: plots.label_means(means, n_labels=_LABELS, ax=figure.subplots()),
+        lambda figure: plots.label_means(means, n_labels=_LABELS, label=unit, ax=figure.subplots()),
         (3.3, 0.7 + 0.185 * min(len(means), _LABELS)),
         alt=f"Mean of factor {factor} in each label",
         caption="Mean of the factor in each label.",
