@@ -17,6 +17,7 @@
   topics_sensitivity.png: genes and topics on one map, by weight of the transport.
 - correlation: Spearman over the rows of real (ranks within a data set and seed) of each measure of topics with each of
   clusters, in roots of shares where there are topics; topics_correlation.png. GSEA is of seed 0 alone.
+  topics_comparison.csv: SCE2TM against the others, paired by data set and seed.
 - kang: ten topics of kang_pbmc_12k with the largest mean shares: their type of cell, genes, and best gene set.
 - cost: seconds and memory of training at the sizes of the paper's runs: as many epochs as theirs (500) for the
   smallest, the default for the others, which is fewer.
@@ -43,6 +44,7 @@ from annotation_tasks import append, done
 from peer_scvi_tools import DATA
 from peer_scvi_tools import load as load_shared
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import wilcoxon
 
 import lucidcell as lc
 from lucidcell.comparators import pca
@@ -215,13 +217,24 @@ def clustering(z: np.ndarray, labels: np.ndarray, seed: int, suffix: str = "") -
     sweep = leiden_sweep(z, labels, seed=seed)
     row = {f"{key}_oracle": float(sweep[key].max()) for key in ("ari", "nmi", "ami")}
     clusters = leiden_clusters(z, (1.0,), seed=seed).iloc[:, 0]
+    as_many = kmeans_clusters(z, len(set(labels)), seed=seed)
     row |= {
         "ari": adjusted_rand_index(labels, clusters),
         "nmi": normalized_mutual_information(labels, clusters),
         "ami": adjusted_mutual_information(labels, clusters),
-        "accuracy": clustering_accuracy(labels, kmeans_clusters(z, len(set(labels)), seed=seed)),
+        "accuracy": clustering_accuracy(labels, as_many),
+        "accuracy_of_types": accuracy_of_types(labels, as_many),
     }
     return {f"{key}{suffix}": value for key, value in row.items()}
+
+
+def accuracy_of_types(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """Mean over types of the share of a type's cells that are in the cluster it is matched with."""
+    counts = pd.crosstab(labels, clusters).to_numpy()
+    found = np.zeros(len(counts))
+    rows, columns = linear_sum_assignment(-counts)
+    found[rows] = counts[rows, columns] / counts[rows].sum(1)
+    return float(found.mean())
 
 
 def real_table(data: list[str], models: list[str], seeds: list[int]) -> None:
@@ -306,6 +319,35 @@ def correlation_table() -> None:
     )
     ax.figure.savefig(HERE / "topics_correlation.png", dpi=120)
     print(table.round(2))
+    comparison_table(rows)
+
+
+def comparison_table(rows: pd.DataFrame) -> None:
+    """SCE2TM against each other model, paired by data set and seed: mean difference and Wilcoxon signed-rank p."""
+    ours, found = rows[rows["model"] == "SCE2TM"].set_index(["data", "seed"]), []
+    measures = (
+        "TC",
+        "TD",
+        "TQ",
+        "IP",
+        "IP_ami",
+        "ORA_Q",
+        "GSEA_Q",
+        "ari_oracle",
+        "nmi_oracle",
+        "ari",
+        "nmi",
+        "accuracy",
+    )
+    for name, theirs in rows[rows["model"] != "SCE2TM"].groupby("model", sort=False):
+        both = ours.join(theirs.set_index(["data", "seed"]), rsuffix="_other", how="inner")
+        for key in measures:
+            differences = (both[key] - both[f"{key}_other"]).dropna()
+            if len(differences) and (differences != 0).any():
+                row = {"than": name, "measure": key, "pairs": len(differences), "difference": differences.mean()}
+                row |= {"higher_in": int((differences > 0).sum()), "p_value": wilcoxon(differences).pvalue}
+                found.append(row)
+    pd.DataFrame(found).to_csv(HERE / "topics_comparison.csv", index=False, float_format="%.4g")
 
 
 # --- topics of kang_pbmc_12k ------------------------------------------------------------------------------------

@@ -177,9 +177,9 @@ class TopicModel(LinearModel):
     def write(self, adata: AnnData) -> None:
         """Write the read-outs into `adata`, and nothing else.
 
-        Beside what `SCVI.write` sets, here for scE2TM: `obsm["sce2tm_topics"]` (n, K), shares of the topics, whose
-        square roots are what cells are best clustered by (docs/sce2tm.md), and `varm["sce2tm_topic_genes"]` (genes, K;
-        NaN for genes that the model lacks). `evaluate` takes both keys for its measures of topics.
+        Beside what `SCVI.write` sets, here for scE2TM: `obsm["sce2tm_topics"]` (n, K), shares of the topics, and
+        `varm["sce2tm_topic_genes"]` (genes, K; NaN for genes that the model lacks). `evaluate` takes both keys for its
+        measures of topics.
         """
         super().write(adata)
         topics.write(self, adata)
