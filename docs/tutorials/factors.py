@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Factors with names: LDVAE on blood cells
 #
-# The data come with the package: 2,638 blood cells of one donor, 2,000 genes. Nothing is downloaded. A linear decoder
+# The data come with the package: 2,638 blood cells of one donor, of which we take 1,000 genes. A linear decoder
 # gives every factor a list of genes with weights. By the end each factor has a share, genes, cell types, gene sets, a
 # name, and a number that says whether it would come back.
 #
@@ -15,7 +15,7 @@ import pandas as pd
 import lucidcell as lc
 from lucidcell import plots
 
-adata = lc.pbmc3k()
+adata = lc.select_genes(lc.pbmc3k(), n_top_genes=1000)
 model = lc.LDVAE(adata, labels_key="cell_type", n_latent=8)
 model.train(max_epochs=20, progress=False)
 print(model)

@@ -23,7 +23,7 @@ types = adata.obs["cell_type"].astype(str)
 
 # %%
 model = lc.SCE2TM(adata, n_topics=15)
-model.train(max_epochs=80, progress=False)
+model.train(max_epochs=50, progress=False)
 shares = model.get_topics()  # cells x topics, rows sum to 1
 genes = model.get_topic_genes()  # genes x topics
 top = metrics.best_genes(genes)
@@ -48,7 +48,7 @@ plots.composition(shares, types).figure.savefig("composition.png", dpi=150)
 
 # %%
 collapsed = lc.SCE2TM(adata, n_topics=15, ecr_weight=0.0)
-collapsed.train(max_epochs=80, progress=False)
+collapsed.train(max_epochs=50, progress=False)
 rows = {}
 for name, one in {"scE2TM": model, "without transport": collapsed}.items():
     for ranking in ("signal", "published"):
