@@ -100,6 +100,12 @@ def network_neighbors(weights: pd.DataFrame | np.ndarray, k: int = 20) -> pd.Dat
     return _neighbor_table(genes, found, "weight")
 
 
+def nearest_pairs(distances: np.ndarray, quantile: float) -> np.ndarray:
+    """Which pairs, (G (G - 1) / 2,) bool, are nearer than this quantile of all pairs; distances may be infinite."""
+    near: np.ndarray = distances < np.quantile(distances, quantile, method="higher")
+    return near
+
+
 def gene_network(loadings: Any, quantile: float = 0.01, genes: Sequence[Hashable] | None = None) -> Graph:
     """Graph whose edges are the pairs of genes with the nearest loadings.
 
@@ -142,7 +148,7 @@ def gene_network(loadings: Any, quantile: float = 0.01, genes: Sequence[Hashable
             "the most central ones."
         )
     distance = pdist(v)
-    edges = np.flatnonzero(distance < np.quantile(distance, quantile))
+    edges = np.flatnonzero(nearest_pairs(distance, quantile))
     starts = np.concatenate([[0], np.cumsum(np.arange(len(names) - 1, 0, -1))])  # of each gene's pairs with later ones
     first = np.searchsorted(starts, edges, side="right") - 1
     second = edges - starts[first] + first + 1

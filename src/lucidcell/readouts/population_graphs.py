@@ -9,6 +9,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from lucidcell.maths.graph_kernel import weisfeiler_lehman
+from lucidcell.readouts.networks import nearest_pairs
 
 
 def top_genes(centrality: pd.DataFrame, n: int) -> pd.Index:
@@ -18,7 +19,7 @@ def top_genes(centrality: pd.DataFrame, n: int) -> pd.Index:
 
 
 def network(embedding: np.ndarray, quantile: float, varied: np.ndarray | None = None) -> sp.csr_matrix:
-    """Adjacency: pairs of rows whose Euclidean distance is below this quantile of all pairs', as in `gene_network`.
+    """Adjacency: the edges of `gene_network`.
 
     Genes that do not vary over the cells, (G,) bool, have no edges: a siVAE puts them all at one place.
     """
@@ -29,7 +30,7 @@ def network(embedding: np.ndarray, quantile: float, varied: np.ndarray | None = 
         apart = np.logical_or.outer(~varied, ~varied)
         np.fill_diagonal(apart, False)
         distances[squareform(apart)] = np.inf
-    return sp.csr_matrix(squareform(distances < np.quantile(distances, quantile, method="higher")))
+    return sp.csr_matrix(squareform(nearest_pairs(distances, quantile)))
 
 
 def similarity(networks: Sequence[sp.csr_matrix], of_bin: Sequence[str], populations: Sequence[str]) -> pd.DataFrame:
