@@ -14,11 +14,13 @@
   other half, or random. "all genes" is without a view and with both halves. Of fewer than 1,500 genes the model gets
   all, and the view is of the same: 100 topics need 1,000 genes to differ in ten each.
 - sensitivity: pbmc3k (1,000 genes), 50 topics; neighbours, weight of the entropy and of the transport, one at a time.
-  topics_sensitivity.png: genes and topics on one map, by weight of the transport.
+  topics_sensitivity.png: genes and topics on one map, setting by setting.
 - correlation: Spearman over the rows of real (ranks within a data set and seed) of each measure of topics with each of
   clusters, in roots of shares where there are topics; topics_correlation.png. GSEA is of seed 0 alone.
   topics_comparison.csv: SCE2TM against the others, paired by data set and seed.
 - kang: ten topics of kang_pbmc_12k with the largest mean shares: their type of cell, genes, and best gene set.
+- corpus: coherence and over-representation of 100 topics with 35,000 gene sets (the human ones, tiled), in a process of
+  its own.
 - cost: seconds and memory of training at the sizes of the paper's runs: as many epochs as theirs (500) for the
   smallest, the default for the others, which is fewer.
 """
@@ -59,6 +61,8 @@ from lucidcell.metrics import (
     leiden_clusters,
     leiden_sweep,
     normalized_mutual_information,
+    ora_pairs,
+    topic_coherence,
     topic_diversity,
 )
 from lucidcell.report.umap import compute_umap
@@ -71,7 +75,7 @@ GENE_SETS = {
 }
 MOUSE = ("mouse_pancreas_e15", "paul15")
 DATA_SETS = ("pbmc3k", "baron_human", "kang_pbmc_12k", "mouse_pancreas_e15", "paul15")
-TABLES = ("planted", "cost", "sensitivity", "kang", "real", "correlation")
+TABLES = ("corpus", "planted", "cost", "sensitivity", "kang", "real", "correlation")
 SIZES = [(457, 5000), (2717, 5000), (13_316, 5000)]
 
 
@@ -278,25 +282,24 @@ def sensitivity_table() -> None:
         row["TD_published"] = topic_diversity(best_genes(published), kind="exclusive")
         row |= clustering(np.sqrt(model.get_topics().to_numpy()), labels, 0, "_shares")
         append(out, [row])
-        if name.startswith(("default", "ecr_weight")):
-            points = model.tables()["points"]
-            xy = compute_umap(points.iloc[:, 2:].to_numpy())
-            place = points[["name", "kind"]].assign(weight=model.config.ecr_weight, umap1=xy[:, 0], umap2=xy[:, 1])
-            append(HERE / "topics_sensitivity_map.csv", place.to_dict("records"))
+        points = model.tables()["points"]
+        xy = compute_umap(points.iloc[:, 2:].to_numpy())
+        place = points[["name", "kind"]].assign(setting=name, umap1=xy[:, 0], umap2=xy[:, 1])
+        append(HERE / "topics_sensitivity_map.csv", place.to_dict("records"))
     sensitivity_maps()
 
 
 def sensitivity_maps() -> None:
     import matplotlib.pyplot as plt
 
-    by_weight = dict(list(pd.read_csv(HERE / "topics_sensitivity_map.csv").groupby("weight")))
+    maps = dict(list(pd.read_csv(HERE / "topics_sensitivity_map.csv").groupby("setting", sort=False)))
     with lc.plots.style():
-        figure, axes = plt.subplots(1, len(by_weight), figsize=(3.5 * len(by_weight), 3.9), layout="constrained")
-        for ax, (weight, table) in zip(axes, by_weight.items(), strict=True):
+        figure, axes = plt.subplots(3, 3, figsize=(11, 11.5), layout="constrained")
+        for ax, (name, table) in zip(axes.flat, maps.items(), strict=True):
             places = pd.DataFrame(table[["umap1", "umap2"]].to_numpy(), table["name"], ["UMAP 1", "UMAP 2"])
             topic = (table["kind"] == "topic").to_numpy()
             lc.plots.topic_map(places[~topic], places[topic], ax=ax)
-            ax.set_title(f"transport weight {weight:g}", pad=22)
+            ax.set_title(name, pad=22)
         figure.savefig(HERE / "topics_sensitivity.png", dpi=110)
 
 
@@ -407,6 +410,27 @@ def cost_table() -> None:
         append(out, [{"cells": size[0], "genes": size[1]} | json.loads(printed.splitlines()[-1])])
 
 
+def corpus() -> dict[str, float]:
+    sets = {}
+    for file in ("c2.cp.v2024.1.Hs.symbols.gmt", "c2.cgp.v2023.1.Hs.symbols.gmt", "c8.all.v7.5.1.symbols.gmt"):
+        sets |= lc.read_gmt(DATA / "gene_sets" / file)
+    names, tiled = list(sets), {}
+    while len(tiled) < 35_000:
+        name = names[len(tiled) % len(names)]
+        tiled[f"{name} {len(tiled)}"] = sets[name]
+    genes = sorted({gene for of_set in sets.values() for gene in of_set})
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(genes, 5000, replace=False)
+    top = {f"T{k + 1}": list(rng.choice(chosen, 10, replace=False)) for k in range(100)}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    start = time.perf_counter()
+    topic_coherence(top, tiled)
+    coherent = time.perf_counter()
+    ora_pairs(top, list(chosen), tiled)
+    row = {"sets": len(tiled), "coherence_seconds": coherent - start, "ora_seconds": time.perf_counter() - coherent}
+    return row | {"more_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", nargs="+", choices=TABLES, default=list(TABLES))
@@ -414,6 +438,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=[*MODELS, ALONE])
     parser.add_argument("--seeds", nargs="+", type=int, default=None)
     parser.add_argument("--one", nargs=3, metavar=("DATA", "MODEL", "SEED"), help="a row of real, in this process")
+    parser.add_argument("--corpus", action="store_true", help="the row of corpus, in this process")
     parser.add_argument("--size", nargs=2, type=int, metavar=("CELLS", "GENES"), help="a row of cost, in this process")
     given = parser.parse_args()
     if given.one:
@@ -422,7 +447,12 @@ def main() -> None:
     if given.size:
         print(json.dumps(cost(*given.size)))
         return
+    if given.corpus:
+        print(json.dumps(corpus()))
+        return
     warnings.filterwarnings("ignore")
+    if "corpus" in given.table:
+        print(subprocess.run([sys.executable, __file__, "--corpus"], check=True, capture_output=True, text=True).stdout)
     if "planted" in given.table:
         planted_table(given.seeds or [0, 1, 2, 3, 4])
     if "cost" in given.table:
