@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sections import blocks, pictures, texts
 
-from lucidcell.report.blocks import Picture
+from lucidcell.report.blocks import Picture, Table
 from lucidcell.report.folder import Run
 from lucidcell.report.sections.factors import factors
 from lucidcell.report.sections.topics import topics
@@ -61,13 +61,20 @@ def test_groups_of_cells_have_compositions_and_enrichment_a_picture_of_all_topic
     cells = pd.read_csv(topic_run / "tables/cells.csv")
     cells["label"] = np.where(np.arange(len(cells)) % 2 == 0, "B", "T")
     cells.to_csv(topic_run / "tables/cells.csv", index=False)
-    terms = pd.DataFrame({"factor": NAMES, "term": "HALLMARK_APOPTOSIS", "nes": [2.0, -2.0, 1.0, -1.0, -1.0], "q_value": 0.001})
+    terms = pd.DataFrame(
+        {"factor": NAMES, "term": "HALLMARK_APOPTOSIS", "nes": [2.0, -2.0, 1.0, -1.0, -1.0], "q_value": 0.001}
+    )
     terms.assign(leading_edge="").to_csv(topic_run / "tables/enrichment.csv", index=False)
     shown = pictures(topics(Run(topic_run)))
     assert shown == ["Composition of the groups of cells", *UNLABELLED, "Gene sets of all topics"]
     of_labels = [one.image for one in blocks(factors(Run(topic_run)), Picture) if "each label" in one.image]
     assert of_labels
     assert all("mean share of the topic" in image for image in of_labels)
+    ends = {"factor": np.repeat(NAMES, 2), "sign": ["+", "-"] * 5, "name": "", "term": "", "nes": 1.0, "q_value": 1.0}
+    ends |= {"leading_edge": "", "top_genes": "g1"}
+    pd.DataFrame(ends).to_csv(topic_run / "tables/factor_names.csv", index=False)
+    table = blocks(factors(Run(topic_run)), Table)[0]
+    assert [row[0] for row in table.rows] == [f"{name}\N{NO-BREAK SPACE}+" for name in NAMES], "topics have one end"
     image = blocks(topics(Run(topic_run)), Picture)[-1].image
     assert ">Z1<" in image
     assert "Z2" not in image, "gene sets that fall are not a topic's"

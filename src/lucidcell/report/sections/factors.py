@@ -81,7 +81,7 @@ def _names(run: Run, names: pd.DataFrame, table: pd.DataFrame) -> Table:
     if run.stability is not None:
         columns["stability"] = run.stability.set_index("factor")["agreement"]
     rows = []
-    for row in names.to_dict("records"):
+    for row in (names if run.topics is None else names[names["sign"] == "+"]).to_dict("records"):
         once = [number(round(float(values.get(row["factor"], float("nan"))), 3)) for values in columns.values()]
         sign = "\N{MINUS SIGN}" if row["sign"] == "-" else row["sign"]
         genes = readable(row["top_genes"].replace(";", ", "), 40)
@@ -97,7 +97,7 @@ def _names(run: Run, names: pd.DataFrame, table: pd.DataFrame) -> Table:
     return Table(
         ["factor", *columns, "gene set", "NES", "q", "top genes"],
         rows,
-        caption="What each end of each factor is named by: the gene set with the largest normalised enrichment score "
+        caption=f"What each {'end of each factor' if run.topics is None else 'topic'} is named by: the gene set with the largest normalised enrichment score "
         f"(NES) among those with a q-value of at most {MAX_Q}, and the genes that tell most about the factor."
         + (" Stability: mean correlation with the matching factor of other seeds." if "stability" in columns else ""),
         visible=40,
@@ -202,7 +202,7 @@ def _best_terms(run: Run, factor: str) -> str:
         return ""
     best = significant_terms(run.enrichment[run.enrichment["factor"] == factor], _TERMS, MAX_Q)
     ends = []
-    for direction, where in ((1, "Up"), (-1, "Down")):
+    for direction, where in ((1, "Up"), (-1, "Down")) if run.topics is None else ((1, "Up"),):
         terms = [readable(short_term(term), 60) for term in best["term"][best["end"] == direction]]
         ends += [f"{where}: {'; '.join(terms)}."] if terms else []
     return " ".join(ends) or f"No gene set has a q-value of at most {MAX_Q}."
