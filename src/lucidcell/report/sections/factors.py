@@ -97,8 +97,8 @@ def _names(run: Run, names: pd.DataFrame, table: pd.DataFrame) -> Table:
     return Table(
         ["factor", *columns, "gene set", "NES", "q", "top genes"],
         rows,
-        caption=f"What each {'end of each factor' if run.topics is None else 'topic'} is named by: the gene set with the "
-        "largest normalised enrichment score "
+        caption=f"What each {'end of each factor' if run.topics is None else 'topic'} is named by: the gene set with "
+        "the largest normalised enrichment score "
         f"(NES) among those with a q-value of at most {MAX_Q}, and the genes that tell most about the factor."
         + (" Stability: mean correlation with the matching factor of other seeds." if "stability" in columns else ""),
         visible=40,
