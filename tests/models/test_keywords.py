@@ -7,6 +7,7 @@ from battery import assert_sentence
 
 from lucidcell.errors import SettingError
 from lucidcell.models.keywords import OURS, refuse_keywords
+from lucidcell.models.sce2tm import SCE2TM
 from lucidcell.models.scvi import SCVI
 
 
@@ -68,3 +69,16 @@ def test_setup_is_not_needed(simulated):
 
 def test_no_unknown_argument_is_no_error():
     refuse_keywords("train", {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_latent": 5}, "SCE2TM has no argument 'n_latent'; use n_topics=."),
+        ({"max_epochs": 5}, "SCE2TM has no argument 'max_epochs'; pass it to train."),
+        ({"n_topics": 1}, "n_topics is 1; it must be a whole number of at least 2."),
+    ],
+)
+def test_topics_are_called_topics(simulated, arguments, message):
+    with pytest.raises(SettingError, match=message):
+        SCE2TM(simulated, **arguments)

@@ -16,11 +16,14 @@ def one_of(config: Any, name: str, allowed: Sequence[str]) -> None:
         raise SettingError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(allowed)}.")
 
 
-def whole_number(config: Any, name: str, smallest: int = 1) -> None:
-    """Refuse a field that is not a whole number of at least `smallest`; make it an int, since JSON has no NumPy."""
+def whole_number(config: Any, name: str, smallest: int = 1, said: str | None = None) -> None:
+    """Refuse a field that is not a whole number of at least `smallest`; make it an int, since JSON has no NumPy.
+
+    `said` is what the user knows it as, where that is another name.
+    """
     value = getattr(config, name)
     if isinstance(value, bool) or not isinstance(value, Integral) or value < smallest:
-        raise SettingError(f"{name} is {value!r}; it must be a whole number of at least {smallest}.")
+        raise SettingError(f"{said or name} is {value!r}; it must be a whole number of at least {smallest}.")
     object.__setattr__(config, name, int(value))
 
 

@@ -36,11 +36,28 @@ OURS = {
 }
 
 
+SAID_OTHERWISE = {"n_latent": "n_topics", "n_topics": "n_latent"}  # between factors and topics
+OF_TRAIN = (
+    "max_epochs",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    "device",
+    "early_stopping",
+    "train_size",
+    "num_threads",
+)
+
+
 def refuse_keywords(function: str, unknown: Mapping[str, object], known: tuple[str, ...] = ()) -> None:
     """Raise a sentence about the first unknown keyword, if there is one."""
     for name in unknown:
         if name in OURS:
             raise SettingError(f"{function} has no argument {name!r}, which is scvi-tools'; use {OURS[name]}.")
+        if name in OF_TRAIN and function != "train":
+            raise SettingError(f"{function} has no argument {name!r}; pass it to train().")
+        if SAID_OTHERWISE.get(name) in known:
+            raise SettingError(f"{function} has no argument {name!r}; use {SAID_OTHERWISE[name]}=.")
         close = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {close[0]!r}?" if close else "see its help for those it has."
         raise SettingError(f"{function} has no argument {name!r}; {hint}")

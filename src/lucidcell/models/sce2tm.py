@@ -126,7 +126,7 @@ class SCE2TMConfig:
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             one_of(self, name, allowed)
-        whole_number(self, "n_latent", 2)
+        whole_number(self, "n_latent", 2, said="n_topics")
         for name in ("n_hidden", "n_embedding", "n_neighbors"):
             whole_number(self, name)
         for name in ("ecr_weight", "cve_weight", "reg_weight", "temperature", "nei_temperature", "prior_alpha"):

@@ -58,7 +58,7 @@ class SCETMConfig:
     encode_covariates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        whole_number(self, "n_latent", 2)
+        whole_number(self, "n_latent", 2, said="n_topics")
         for name in ("n_hidden", "n_embedding"):
             whole_number(self, name)
         for name in ("dropout_rate", "kl_warmup"):
