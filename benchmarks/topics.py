@@ -88,8 +88,7 @@ MODELS: dict[str, Callable[[ad.AnnData], Any]] = {
     "SCE2TM, no ECR": view(external_key="kept", ecr_weight=0.0),
     "SCE2TM, no CVE": view(),
     "SCE2TM, concatenated": view(external_key="kept", external_use="concatenate"),
-    "SCE2TM, implicit": view(external_key="kept", ecr_grad="implicit"),
-    "SCE2TM, no CVE, implicit": view(ecr_grad="implicit"),
+    "SCE2TM, envelope": view(external_key="kept", ecr_grad="envelope"),
     "SCE2TM, random view": view(external_key="random"),
     "SCE2TM, no CVE, all genes": view(),
     "SCETM": lambda a: lc.SCETM(a, n_topics=N_TOPICS),
@@ -140,7 +139,7 @@ def nmf(adata: ad.AnnData, k: int, seed: int) -> pd.DataFrame:
 
 def planted_table(seeds: list[int], k: int = 30) -> None:
     out = HERE / "topics_planted.csv"
-    models = ("SCE2TM", "SCE2TM, counts", "SCE2TM, implicit", "SCE2TM, no ECR", "SCETM", "LDVAE", "NMF")
+    models = ("SCE2TM", "SCE2TM, counts", "SCE2TM, envelope", "SCE2TM, no ECR", "SCETM", "LDVAE", "NMF")
     for seed, name in product(seeds, models):
         if (str(seed), name) in done(out, ["seed", "model"]):
             continue
@@ -152,7 +151,7 @@ def planted_table(seeds: list[int], k: int = 30) -> None:
             model = {
                 "SCE2TM": lambda a: lc.SCE2TM(a, n_topics=k),
                 "SCE2TM, counts": lambda a: lc.SCE2TM(a, n_topics=k, target="counts"),
-                "SCE2TM, implicit": lambda a: lc.SCE2TM(a, n_topics=k, ecr_grad="implicit"),
+                "SCE2TM, envelope": lambda a: lc.SCE2TM(a, n_topics=k, ecr_grad="envelope"),
                 "SCE2TM, no ECR": lambda a: lc.SCE2TM(a, n_topics=k, ecr_weight=0.0),
                 "SCETM": lambda a: lc.SCETM(a, n_topics=k),
                 "LDVAE": lambda a: lc.LDVAE(a, n_latent=k),

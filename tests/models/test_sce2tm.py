@@ -249,8 +249,8 @@ def test_presets_of_paper_and_public_code() -> None:
     assert (code.con, code.reg, code.ecr_grad) == ("mean_log", "batch", "unroll")
     with pytest.raises(SettingError, match="must be one of paper, reference, or None"):
         lc.SCE2TM(cells(), reproduce="code", **SMALL)
-    with pytest.raises(SettingError, match="means ecr_grad='unroll', and it is 'implicit': leave one out"):
-        lc.SCE2TM(cells(), reproduce="paper", ecr_grad="implicit", **SMALL)
+    with pytest.raises(SettingError, match="means ecr_grad='unroll', and it is 'envelope': leave one out"):
+        lc.SCE2TM(cells(), reproduce="paper", ecr_grad="envelope", **SMALL)
 
 
 def test_a_checkpoint_of_another_objective_is_refused(tmp_path) -> None:

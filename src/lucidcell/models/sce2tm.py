@@ -99,7 +99,7 @@ class SCE2TMConfig:
     external_use: str = "view"
     n_external: int = 0  # columns of the external embedding
     ecr_weight: float = 100.0  # lambda
-    ecr_grad: str = "envelope"
+    ecr_grad: str = "implicit"
     temperature: float = 0.2  # tau
     cve_weight: float = 1.0
     nei_temperature: float = 0.5
@@ -353,7 +353,7 @@ class SCE2TM(TopicModel):
     ecr_weight
         Lambda, the weight of the transport that keeps topics apart; 0 for none.
     ecr_grad
-        Its gradient: "envelope" (the plan taken as given), "implicit" (exact) or "unroll" (the same, slow).
+        Its gradient: "implicit" (exact), "unroll" (the same, slow) or "envelope" (the plan taken as given).
     temperature
         Tau; the smaller, the more a gene belongs to its nearest topic alone.
     cve_weight
@@ -407,7 +407,7 @@ class SCE2TM(TopicModel):
         n_hidden: int = 200,
         n_embedding: int = 200,
         ecr_weight: float = 100.0,
-        ecr_grad: str = "envelope",
+        ecr_grad: str = "implicit",
         temperature: float = 0.2,
         cve_weight: float = 1.0,
         nei_temperature: float = 0.5,
