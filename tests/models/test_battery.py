@@ -93,7 +93,7 @@ MODELS = [
     Case(
         SCE2TM,
         VIEW
-        | {"ecr_weight": 0.0, "size_factor_key": "size", "target": "normalized", "reproduce": "reference"}
+        | {"ecr_weight": 0.0, "size_factor_key": "size", "target": "normalized", "reproduce": "paper"}
         | {"con": "log_mean", "reg": "cell"},
         TOPICS,
         small=SMALL_TOPICS,
