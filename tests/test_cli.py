@@ -264,8 +264,11 @@ def test_evaluate_measures_topics_by_pairs_of_keys(lucidcell, simulated, tmp_pat
     names = "\t".join(simulated.var_names[:20])
     (tmp_path / "sets.gmt").write_text(f"first\t\t{names}\n")
     kind = ("--metrics", "interpretability", "--labels-key", "cell_type", "--gene-sets", tmp_path / "sets.gmt")
-    answer = lucidcell("evaluate", tmp_path / "cells.h5ad", "--embedding", "shares:scores", *kind)
+    pairs = ("--embedding", "shares:scores", "--embedding", "shares:programs")
+    answer = lucidcell("evaluate", tmp_path / "cells.h5ad", *pairs, *kind)
     assert answer.status == 0, answer.err
+    assert "shares:scores" in answer.out
+    assert "shares:programs" in answer.out
     purity = lc.metrics.topic_purity(simulated.obsm["shares"], simulated.obs["cell_type"])["IP"]
     assert f"{purity:.3f}" in answer.out
     answer = lucidcell("evaluate", tmp_path / "cells.h5ad", "--embedding", "shares", *kind)

@@ -313,7 +313,7 @@ def evaluate(
             raise FileError(f"{path} cannot be written: the folder {path.parent} does not exist.")
     keys: Any = embedding
     if metrics == "interpretability":
-        keys = {one.partition(":")[0]: tuple(one.split(":")) for one in embedding}
+        keys = {one: tuple(one.split(":")) for one in embedding}
     sets = lc.hallmark() if gene_sets is None and metrics == "interpretability" else gene_sets
     table = lc.evaluate(
         read(data), keys, metrics=metrics, batch_key=batch_key, labels_key=labels_key, gene_sets=sets, seed=seed

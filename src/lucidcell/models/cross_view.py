@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from lucidcell.maths.distances import gram
 from lucidcell.maths.networks import Layer
 
 SMALLEST = 1e-9  # share whose logarithm is taken; the public code's
@@ -46,7 +45,7 @@ def consistency(theta: Tensor, phi: Tensor, form: str = "mean_log") -> Tensor:
 def column_contrast(a: Tensor, b: Tensor, temperature: float = 0.5) -> Tensor:
     """D(a, b)."""
     columns = normalize(torch.cat([a, b], dim=1).t(), dim=1)  # (2K, B)
-    similarity = gram(columns) / temperature
+    similarity = columns @ columns.t() / temperature
     similarity = similarity.masked_fill(torch.eye(len(columns), dtype=torch.bool, device=a.device), -torch.inf)
     n_topics = a.shape[1]
     partner = torch.arange(2 * n_topics, device=a.device).roll(n_topics)

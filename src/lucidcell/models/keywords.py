@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import NoReturn
 
 from lucidcell.errors import SettingError
+from lucidcell.training.settings import Settings
 
 OURS = {
     "accelerator": 'device="cpu" or "cuda"',
@@ -35,18 +37,8 @@ OURS = {
     "registry": "adata, or lucidcell.load(path)",
 }
 
-
 SAID_OTHERWISE = {"n_latent": "n_topics", "n_topics": "n_latent"}  # between factors and topics
-OF_TRAIN = (
-    "max_epochs",
-    "batch_size",
-    "learning_rate",
-    "seed",
-    "device",
-    "early_stopping",
-    "train_size",
-    "num_threads",
-)
+OF_TRAIN = frozenset(field.name for field in fields(Settings))
 
 
 def refuse_keywords(function: str, unknown: Mapping[str, object], known: tuple[str, ...] = ()) -> None:

@@ -13,6 +13,7 @@ from lucidcell.readouts.random import draws, seeded
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from lucidcell.cells.cells import Cells
     from lucidcell.models.factor_model import FactorModel
 
 
@@ -20,8 +21,14 @@ def latent_distribution(
     model: FactorModel, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, batch_size: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of q(z | x), each (n, D), before the softmax of a logistic-normal latent."""
+    return distribution_of_cells(model, model.cells_of(adata, indices), batch_size)
+
+
+def distribution_of_cells(
+    model: FactorModel, cells: Cells, batch_size: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for cells that have been read."""
     means, variances = [], []
-    cells = model.cells_of(adata, indices)
     with torch.no_grad():
         for batch in model.batches(cells, batch_size):
             posterior = model.vae.encode(batch)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from lucidcell.errors import SettingError
-from lucidcell.readouts.latent import latent_distribution
+from lucidcell.readouts.latent import distribution_of_cells
 from lucidcell.readouts.top_genes import gene_signal
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ def topic_shares(model: TopicModel, adata: AnnData | None, indices: Sequence[int
     """Cells x topics; see `TopicModel.get_topics`."""
     from scipy.special import softmax
 
-    z = latent_distribution(model, adata, indices, None)[0]
-    names = pd.Index(model.cells_of(adata, indices).cell_names, name="cell")
+    cells = model.cells_of(adata, indices)
+    z = distribution_of_cells(model, cells)[0]
+    names = pd.Index(cells.cell_names, name="cell")
     return pd.DataFrame(softmax(z.astype(float), axis=1), index=names, columns=model.factor_names)
 
 

@@ -176,8 +176,7 @@ class Run:
     @cached_property
     def topics(self) -> pd.DataFrame | None:
         """Cells x topics: their shares, without the column of names; None for a model without topics."""
-        table = self._optional_table("tables/topics.csv", ["cell"], n_rows=self.data["n_cells"])
-        return None if table is None else table.drop(columns="cell")
+        return self._optional_numbers("tables/topics.csv")
 
     @cached_property
     def points(self) -> pd.DataFrame | None:
@@ -205,8 +204,7 @@ class Run:
     @cached_property
     def posterior(self) -> pd.DataFrame | None:
         """Cells x the most frequent predicted labels: probabilities, without the column of names."""
-        table = self._optional_table("tables/posterior.csv", ["cell"], n_rows=self.data["n_cells"])
-        return None if table is None else table.drop(columns="cell")
+        return self._optional_numbers("tables/posterior.csv")
 
     @cached_property
     def taxonomy(self) -> pd.DataFrame | None:
@@ -297,6 +295,11 @@ class Run:
         if not (self.path / name).exists():
             return None
         return self._table(name, text, other_numbers=True, n_rows=n_rows)
+
+    def _optional_numbers(self, name: str) -> pd.DataFrame | None:
+        """A table of numbers of all cells that not every run has, without the column of names."""
+        table = self._optional_table(name, ["cell"], n_rows=self.data["n_cells"])
+        return None if table is None else table.drop(columns="cell")
 
     def _check(self, part: str, content: dict[str, Any], shape: dict[str, tuple[type, ...]]) -> None:
         for key, kinds in shape.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -22,9 +22,27 @@ _GENES = 8  # at each end of a factor
 _LABELS = 12  # in a card
 _TERMS = 3  # for each end of a factor
 _MOST_WITH_ALL_TERMS = 10  # factors; of more, the figure of all factors shows the best term only
+_ENDS = {"+": (1, "Up"), "-": (-1, "Down")}
 _OF_COUNTS = "loading × √(mean count per cell)"
 _UP_AND_DOWN = "Genes that tell most about the factor: up (orange) and down (blue) as it grows."
 _UP = "Genes that tell most about the factor."
+
+
+class _Kind(NamedTuple):
+    """What the columns of cells x factors are."""
+
+    noun: str
+    values: pd.DataFrame | None  # what labels are compared by
+    unit: str
+    ends: tuple[str, ...]  # a topic has no other end
+    note: str = ""
+
+
+def _kind(run: Run) -> _Kind:
+    if run.topics is not None:
+        return _Kind("topic", run.topics, "mean share of the topic", ("+",))
+    note = " The sign of a factor is arbitrary; what counts is which labels stand apart."
+    return _Kind("factor", run.latent, "mean (latent units)", ("+", "-"), note)
 
 
 def factors(run: Run) -> Section | None:
@@ -41,7 +59,7 @@ def factors(run: Run) -> Section | None:
     if run.enrichment is not None and (run.enrichment["q_value"] <= MAX_Q).any():
         blocks.append(_terms(run.enrichment))
     if means is not None:
-        blocks.append(_means(means, _unit(run), topics=run.topics is not None))
+        blocks.append(_means(means, _kind(run)))
     used = table[~idle].sort_values(_order(table), ascending=False, kind="stable")
     cards = [_card(run, dict(row), means) for _, row in used.iterrows()]
     blocks += cards if means is not None else [Row(cards)]
@@ -81,7 +99,8 @@ def _names(run: Run, names: pd.DataFrame, table: pd.DataFrame) -> Table:
     if run.stability is not None:
         columns["stability"] = run.stability.set_index("factor")["agreement"]
     rows = []
-    for row in (names if run.topics is None else names[names["sign"] == "+"]).to_dict("records"):
+    kind = _kind(run)
+    for row in names[names["sign"].isin(kind.ends)].to_dict("records"):
         once = [number(round(float(values.get(row["factor"], float("nan"))), 3)) for values in columns.values()]
         sign = "\N{MINUS SIGN}" if row["sign"] == "-" else row["sign"]
         genes = readable(row["top_genes"].replace(";", ", "), 40)
@@ -97,8 +116,8 @@ def _names(run: Run, names: pd.DataFrame, table: pd.DataFrame) -> Table:
     return Table(
         ["factor", *columns, "gene set", "NES", "q", "top genes"],
         rows,
-        caption=f"What each {'end of each factor' if run.topics is None else 'topic'} is named by: the gene set with "
-        "the largest normalised enrichment score "
+        caption=f"What each end of each {kind.noun} is named by: the gene set with the "
+        "largest normalised enrichment score "
         f"(NES) among those with a q-value of at most {MAX_Q}, and the genes that tell most about the factor."
         + (" Stability: mean correlation with the matching factor of other seeds." if "stability" in columns else ""),
         visible=40,
@@ -125,15 +144,11 @@ def _small(value: float) -> str:
 
 def _means_by_label(run: Run) -> pd.DataFrame | None:
     """Labels x factors; None without labels."""
-    if run.labels is None or run.latent is None:
+    values = _kind(run).values
+    if run.labels is None or values is None:
         return None
-    values = run.latent if run.topics is None else run.topics
     means: pd.DataFrame = values.groupby(run.labels, observed=True).mean()
     return means
-
-
-def _unit(run: Run) -> str:
-    return "mean (latent units)" if run.topics is None else "mean share of the topic"
 
 
 def _shares(table: pd.DataFrame) -> Picture:
@@ -151,21 +166,19 @@ def _shares(table: pd.DataFrame) -> Picture:
     )
 
 
-def _means(means: pd.DataFrame, unit: str, *, topics: bool) -> Picture:
-    what = "topic" if topics else "factor"
+def _means(means: pd.DataFrame, kind: _Kind) -> Picture:
     return svg_picture(
         lambda figure: plots.heatmap(
             means,
-            color_label=unit,
+            color_label=kind.unit,
             row_label="cell label",
-            column_label=what,
+            column_label=kind.noun,
             ax=figure.subplots(),
         ),
         heatmap_size(*means.shape),
         alt="Mean of each factor in each label",
-        caption=f"Mean of each {what} in each label. Read a row to see what makes a label special, a column to see "
-        f"what a {what} stands for."
-        + ("" if topics else " The sign of a factor is arbitrary; what counts is which labels stand apart."),
+        caption=f"Mean of each {kind.noun} in each label. Read a row to see what makes a label special, a column to "
+        f"see what a {kind.noun} stands for.{kind.note}",
         wide=means.shape[1] > 8,
     )
 
@@ -182,7 +195,7 @@ def _card(run: Run, row: dict[str, Any], means: pd.DataFrame | None) -> Card:
         pictures.append(_top_genes(signal, factor, _OF_COUNTS if run.ranked_by_signal else "loading"))
     if means is not None:
         blocks.append(Text(_who(means[factor])))
-        pictures.append(_by_label(means[factor], factor, _unit(run)))
+        pictures.append(_by_label(means[factor], factor, _kind(run).unit))
     return Card(readable(factor), " · ".join(_numbers(run, row)), [*blocks, Row(pictures)])
 
 
@@ -203,7 +216,7 @@ def _best_terms(run: Run, factor: str) -> str:
         return ""
     best = significant_terms(run.enrichment[run.enrichment["factor"] == factor], _TERMS, MAX_Q)
     ends = []
-    for direction, where in ((1, "Up"), (-1, "Down")) if run.topics is None else ((1, "Up"),):
+    for direction, where in [_ENDS[sign] for sign in _kind(run).ends]:
         terms = [readable(short_term(term), 60) for term in best["term"][best["end"] == direction]]
         ends += [f"{where}: {'; '.join(terms)}."] if terms else []
     return " ".join(ends) or f"No gene set has a q-value of at most {MAX_Q}."
