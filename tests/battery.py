@@ -30,7 +30,9 @@ import torch
 from faults import FAULTS, LAYOUTS, Fault, base
 
 import lucidcell as lc
-from lucidcell.cells.cells import Cells
+from lucidcell.cells import cells as cells_module
+from lucidcell.cells import stored
+from lucidcell.cells.cells import Cells, CellWindow
 from lucidcell.cells.simulate import simulate_counts
 from lucidcell.errors import DataError, LucidcellError, NotTrainedError, SettingError
 from lucidcell.models.base import Model
@@ -432,6 +434,34 @@ def check_views_and_files_give_the_same_bits(case: Case) -> None:
             assert_same_answers(case.answers(case.trained(), lazy, but=("loadings",)), wanted)
 
 
+def check_cells_that_stay_in_their_file(case: Case) -> None:
+    """Read-outs are those of the same cells in memory, and training repeats itself and can be cut off."""
+    training = {"max_epochs": 2, "buffer_gb": 1e-6}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(stored, "IN_MEMORY", 0),
+        patch.object(cells_module, "READ_AT_ONCE", 1000),
+    ):
+        cells().write_h5ad(f"{folder}/cells.h5ad")
+        backed = lc.read_h5ad(f"{folder}/cells.h5ad", backed="r")
+        assert not case.build(backed).cells.in_memory
+        assert_same_answers(case.answers(case.trained(), backed), case.answers(case.trained()), rtol=1e-4)
+        with checkpoint_every_step():
+            whole = case.fit(backed, **training, checkpoint_dir=f"{folder}/whole")
+            assert_same_training(case.fit(backed, **training), whole)
+            with (
+                patch.object(CellWindow, "take", killing(CellWindow.take, 5, True)),
+                pytest.raises(Killed),
+            ):
+                case.fit(backed, **training, checkpoint_dir=f"{folder}/killed")
+            resumed = case.fit(backed, **training, checkpoint_dir=f"{folder}/killed", resume=True)
+        assert_same_training(resumed, whole)
+        whole.save(f"{folder}/run")
+        again = lc.load(f"{folder}/run", backed)
+        assert_same_answers(case.answers(again), case.answers(whole))
+        backed.file.close()
+
+
 def check_the_users_data_stay_as_they_are(case: Case) -> None:
     adata = cells()
     adata.layers["other"], adata.raw = adata.X.copy(), adata.copy()
@@ -620,13 +650,14 @@ def check_what_is_written_survives_files(case: Case) -> None:
         assert one.uns[name]["config"]["n_latent"] == model.config.n_latent
 
 
-SLOW_CHECKS = [  # the last three are of the data, which options of a model do not touch
+SLOW_CHECKS = [  # the last four are of the data, which options of a model do not touch
     check_loss_falls,
     check_two_threads_repeat_each_other,
     check_planted_structure_is_found,
     check_what_is_written_survives_files,
     check_every_layout_gives_the_same_bits,
     check_views_and_files_give_the_same_bits,
+    check_cells_that_stay_in_their_file,
     check_the_users_data_stay_as_they_are,
 ]
 CHECKS: list[Callable[[Case], None]] = [
@@ -639,6 +670,7 @@ CHECKS: list[Callable[[Case], None]] = [
     check_resume_after_a_kill_is_exact,
     check_every_layout_gives_the_same_bits,
     check_views_and_files_give_the_same_bits,
+    check_cells_that_stay_in_their_file,
     check_the_users_data_stay_as_they_are,
     check_global_random_state_is_left_alone,
     check_one_batch,

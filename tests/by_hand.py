@@ -19,8 +19,8 @@ class ByHand:
         self.config, self.cells = model.config, model.cells
         self.x = np.zeros((len(self.cells), self.cells.n_genes))
         for n in range(len(self.cells)):
-            entries = slice(self.cells.indptr[n], self.cells.indptr[n + 1])
-            self.x[n, self.cells.indices[entries]] = self.cells.values[entries]
+            entries = slice(self.cells.counts.indptr[n], self.cells.counts.indptr[n + 1])
+            self.x[n, self.cells.counts.indices[entries]] = self.cells.counts.values[entries]
         one_hot = np.eye(self.cells.schema.n_batches)[self.cells.batch]
         self.design = np.hstack([self.cells.covariates, one_hot])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lucidcell.errors import SettingError
-from lucidcell.training.split import hold_out, shuffled_batches
+from lucidcell.training.split import cut, hold_out, shuffled
 
 
 @pytest.mark.parametrize("n_cells", [2, 3, 10, 101, 1000])
@@ -45,7 +45,7 @@ def test_a_split_that_leaves_one_cell_is_refused():
 def test_never_a_batch_of_one_and_every_cell_once(batch_size):
     for n in range(2, 121):
         rows = np.arange(n) * 3
-        batches = list(shuffled_batches(rows, batch_size, seed=0, epoch=1))
+        batches = cut(shuffled(rows, seed=0, epoch=1), batch_size)
         sizes = [len(batch) for batch in batches]
         assert min(sizes) >= 2, (n, batch_size, sizes)
         assert max(sizes) <= max(batch_size, 3)
@@ -54,7 +54,7 @@ def test_never_a_batch_of_one_and_every_cell_once(batch_size):
 
 def test_the_order_follows_from_seed_and_epoch():
     def order(seed: int, epoch: int) -> np.ndarray:
-        return np.concatenate(list(shuffled_batches(np.arange(100), 10, seed, epoch)))
+        return shuffled(np.arange(100), seed, epoch)
 
     np.testing.assert_array_equal(order(0, 5), order(0, 5))
     assert not np.array_equal(order(0, 5), order(0, 6))

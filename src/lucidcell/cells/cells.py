@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import EllipsisType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,16 +16,19 @@ from lucidcell.cells.covariates import encode, recode, some
 from lucidcell.cells.genes import match_genes
 from lucidcell.cells.labels import with_labels
 from lucidcell.cells.matrix import Rows
-from lucidcell.cells.partners import Partners
+from lucidcell.cells.partners import MOST_TO_SEARCH, Partners, WindowPartners
 from lucidcell.cells.parts import Parts
 from lucidcell.cells.schema import Schema
+from lucidcell.cells.stored import BYTES_PER_ENTRY, StoredRows, Window
 from lucidcell.errors import DataError
 
 if TYPE_CHECKING:
     from lucidcell.cells.batch import Batch
+    from lucidcell.cells.partners import PartnerSearch
     from lucidcell.cells.parts import Data
     from lucidcell.cells.read_taxonomy import TaxonomySource
 
+READ_AT_ONCE = 2**26  # bytes of counts
 MOST_SIZE_RATIO = 5.0  # between mean size factor and mean total count, or the reverse
 
 
@@ -33,9 +36,7 @@ MOST_SIZE_RATIO = 5.0  # between mean size factor and mean total count, or the r
 class Cells:
     """n cells over G genes as compressed sparse rows (sorted, no explicit zeros), with their annotations."""
 
-    indptr: np.ndarray  # (n + 1,) int64
-    indices: np.ndarray  # (non-zeros,) int32
-    values: np.ndarray  # (non-zeros,) float32
+    counts: Rows | StoredRows  # (n, G), in memory or in files
     cell_names: np.ndarray  # (n,) str
     schema: Schema
     batch: np.ndarray  # (n,) int64
@@ -47,7 +48,7 @@ class Cells:
     present: np.ndarray = field(
         default_factory=lambda: np.zeros(0, bool)
     )  # (G,) genes that the data have; by default all
-    partners: Partners | None = None  # of which `take` draws a neighbour for each cell
+    partners: Partners | PartnerSearch | None = None  # of which `take` draws a neighbour for each cell
 
     def __post_init__(self) -> None:
         if not len(self.present):
@@ -67,43 +68,56 @@ class Cells:
 
     def take(self, rows: np.ndarray) -> Batch:
         """The cells `rows` (B,) int as torch tensors, in that order; a cell may occur twice."""
+        known = self.partners if isinstance(self.partners, Partners) else None
+        return self._batch(self._positions(rows), self.counts, known)
+
+    def _batch(
+        self, rows: np.ndarray, counts: Rows | StoredRows | Window, partners: Partners | WindowPartners | None
+    ) -> Batch:
+        """The cells `rows`, which are in order, with those of `counts`."""
         import torch
 
         from lucidcell.cells.batch import Batch, SparseRows
 
-        rows = self._positions(rows)
-        indptr, indices, values = map(torch.from_numpy, self._gather(rows))
+        indptr, indices, values, n_genes = counts.take(rows)
         return Batch(
-            counts=SparseRows(indptr, indices, values, self.n_genes),
+            counts=SparseRows(torch.from_numpy(indptr), torch.from_numpy(indices), torch.from_numpy(values), n_genes),
             batch=torch.from_numpy(self.batch[rows]),
             label=torch.from_numpy(self.label[rows]),
             covariates=torch.from_numpy(self.covariates[rows]),
             library=torch.from_numpy(self.library[rows]),
             rows=torch.from_numpy(rows),
             external=None if self.external is None else torch.from_numpy(self.external[rows]),
-            pair=None if self.partners is None else self._pair(self.partners.draw(rows)),
+            pair=None if partners is None else self._pair(partners.draw(rows), counts),
         )
 
-    def _pair(self, drawn: tuple[np.ndarray, np.ndarray] | None) -> Batch | None:
+    def _pair(self, drawn: tuple[np.ndarray, np.ndarray] | None, counts: Rows | StoredRows | Window) -> Batch | None:
         """Neighbours by expression, with the external embedding of neighbours by external embedding."""
         import torch
 
         if drawn is None:
             return None
         of_expression, of_external = drawn
-        pair = replace(self, partners=None, external=None).take(of_expression)
         assert self.external is not None
-        return pair._replace(external=torch.from_numpy(self.external[of_external]))
+        external = torch.from_numpy(self.external[of_external])
+        return self._batch(of_expression, counts, None)._replace(external=external)
+
+    def in_order(self, size: int) -> Iterator[Batch]:
+        """All cells in order, `size` at a time; of those in files some thousands are read at once."""
+        n = len(self)
+        step = max(1, n) if self.in_memory else max(1, self.cells_within(READ_AT_ONCE) // size) * size
+        for first in range(0, n, step):
+            last = min(first + step, n)
+            window = self.window(np.arange(first, last))
+            for start in range(first, last, size):
+                yield window.take(np.arange(start, min(start + size, last)))
 
     def select(self, rows: np.ndarray) -> Cells:
         """The cells `rows` (int positions or a boolean mask) as `Cells`; the record stays that of the whole data."""
         rows = self._positions(rows)
-        indptr, indices, values = self._gather(rows)
         return replace(
             self,
-            indptr=indptr,
-            indices=indices,
-            values=values,
+            counts=self.counts.select(rows),
             cell_names=self.cell_names[rows],
             batch=self.batch[rows],
             label=self.label[rows],
@@ -115,7 +129,36 @@ class Cells:
 
     def mean_counts(self) -> np.ndarray:
         """Mean count of each gene, (G,)."""
-        return np.bincount(self.indices, weights=self.values, minlength=self.n_genes) / len(self)
+        total = np.zeros(self.n_genes)
+        for _, block in self.counts.blocks():
+            total += np.bincount(block.indices, weights=block.values, minlength=self.n_genes)
+        return total / len(self)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the counts are."""
+        return not isinstance(self.counts, StoredRows)
+
+    def cells_within(self, n_bytes: float) -> int:
+        """How many cells have counts that take about so much memory."""
+        per_cell = BYTES_PER_ENTRY * max(1.0, float(self.counts.lengths().mean()))
+        most = int(n_bytes / per_cell)
+        return most if self.partners is None else min(most, MOST_TO_SEARCH)
+
+    def cells_unpacked_together(self) -> int:
+        """Of cells in files: how many lie in one chunk of the file."""
+        return 1 if not isinstance(self.counts, StoredRows) else self.counts.rows_per_chunk()
+
+    def window(self, rows: np.ndarray) -> Cells | CellWindow:
+        """What the cells `rows` (B,) can be taken from, under the same numbers, without reading files again."""
+        if self.in_memory:
+            return self
+        held = np.unique(self._positions(rows))
+        content = self.counts.take(held)
+        partners = None
+        if self.partners is not None and not isinstance(self.partners, Partners):
+            partners = WindowPartners(held, self.partners.among(content, self, held))
+        return CellWindow(self, Window(held, content), partners)
 
     def _positions(self, rows: np.ndarray) -> np.ndarray:
         """Positions as fresh int64; the compiled pass reads whatever it is told, so they are checked."""
@@ -130,11 +173,6 @@ class Cells:
         if rows.ndim != 1 or (rows.size and (rows.min() < 0 or rows.max() >= len(self))):
             raise IndexError(f"rows of shape {rows.shape} do not all lie in 0..{len(self) - 1}.")
         return rows
-
-    def _gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        from lucidcell.cells.gather import gather
-
-        return gather(self.indptr, self.indices, self.values, rows)
 
     @classmethod
     def from_anndata(
@@ -201,7 +239,7 @@ class Cells:
         schema = replace(schema, counts=counts)
         annotations = annotate(parts, schema)
         warnings += doubts(annotations, schema, parts)
-        rows = parts.rows(layer, genes, model=model, counts=counts)
+        rows = parts.rows_where_they_lie(layer, genes, model=model, counts=counts)
         if counts:
             all_genes = len(genes) == max(one.n_vars for one in parts.data)
             check_empty_cells(rows, parts.cell_names(), layer, model=model, all_genes=all_genes)
@@ -257,7 +295,7 @@ class Cells:
         annotations = annotate(parts, schema)
         warnings = _query_doubts(parts, schema, annotations, present)
         chosen = schema.layer if isinstance(layer, EllipsisType) else layer
-        rows = parts.rows(chosen, schema.gene_names, model=model, counts=schema.counts)
+        rows = parts.rows_where_they_lie(chosen, schema.gene_names, model=model, counts=schema.counts)
         if schema.counts:
             check_empty_cells(rows, parts.cell_names(), chosen, model=model, all_genes=False)
         record = record_data(rows, present, warnings)
@@ -302,19 +340,29 @@ class Cells:
         return replace(self, schema=schema, label=recode(self.label, names, schema.label_categories))
 
 
+class CellWindow(NamedTuple):
+    """Cells of which the counts of some are in memory."""
+
+    cells: Cells
+    counts: Window
+    partners: WindowPartners | None
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """As `Cells.take`, of cells that are held."""
+        return self.cells._batch(rows, self.counts, self.partners)
+
+
 def _assemble(
     parts: Parts,
     schema: Schema,
     annotations: Annotations,
-    rows: Rows,
+    rows: Rows | StoredRows,
     record: DataRecord,
     external_key: str | None,
 ) -> Cells:
     library = rows.sums() if annotations.size_factor is None else annotations.size_factor
     return Cells(
-        indptr=rows.indptr,
-        indices=rows.indices,
-        values=rows.values,
+        counts=rows,
         cell_names=parts.cell_names(),
         schema=schema,
         batch=annotations.batch,
@@ -326,7 +374,7 @@ def _assemble(
     )
 
 
-def _size_factor_doubts(annotations: Annotations, rows: Rows) -> list[str]:
+def _size_factor_doubts(annotations: Annotations, rows: Rows | StoredRows) -> list[str]:
     """Say so when size factors are not on the scale of counts, which the model takes them for."""
     if annotations.size_factor is None:
         return []

@@ -16,6 +16,8 @@ from lucidcell.errors import DataError
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from lucidcell.cells.stored import StoredRows
+
 logger = logging.getLogger("lucidcell")
 
 FLOAT32_EXACT = 2.0**24  # above it not every whole number is a float32
@@ -173,11 +175,11 @@ def check_names(adata: AnnData, *, smallest: int = 2) -> None:
         )
 
 
-def record_data(rows: Rows, present: np.ndarray, warnings: list[str]) -> DataRecord:
+def record_data(rows: Rows | StoredRows, present: np.ndarray, warnings: list[str]) -> DataRecord:
     """Summarise what the model will see; genes that are not `present` (G,) do not count as silent."""
     sums = rows.sums()
-    seen = np.bincount(rows.indices, minlength=rows.n_columns) > 0
-    n_silent = int(np.count_nonzero(~seen & present))
+    lengths = rows.lengths()
+    n_silent = int(np.count_nonzero((rows.columns_seen() == 0) & present))
     if n_silent:
         warnings = [*warnings, f"{n_silent} of {rows.n_columns} genes are zero in every cell"]
     for warning in warnings:
@@ -185,17 +187,19 @@ def record_data(rows: Rows, present: np.ndarray, warnings: list[str]) -> DataRec
     return DataRecord(
         n_cells=rows.n_rows,
         n_genes=rows.n_columns,
-        nonzero_fraction=len(rows.values) / max(1, rows.n_rows * rows.n_columns),
-        n_empty_cells=int(np.count_nonzero(np.diff(rows.indptr) == 0)),
+        nonzero_fraction=int(lengths.sum()) / max(1, rows.n_rows * rows.n_columns),
+        n_empty_cells=int(np.count_nonzero(lengths == 0)),
         n_silent_genes=n_silent,
         median_library=float(np.median(sums)) if len(sums) else 0.0,
         warnings=warnings,
     )
 
 
-def check_empty_cells(rows: Rows, cell_names: np.ndarray, layer: str | None, *, model: str, all_genes: bool) -> None:
+def check_empty_cells(
+    rows: Rows | StoredRows, cell_names: np.ndarray, layer: str | None, *, model: str, all_genes: bool
+) -> None:
     """Raise `DataError` if cells have no count; `all_genes` says that the data have no gene besides those of `rows`."""
-    empty = np.flatnonzero(np.diff(rows.indptr) == 0)
+    empty = np.flatnonzero(rows.lengths() == 0)
     if not len(empty):
         return
     matrix = "adata.X" if layer is None else f"adata.layers[{layer!r}]"

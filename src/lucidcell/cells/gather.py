@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -23,7 +25,49 @@ def _gather(
     return out_indptr, out_indices, out_values
 
 
-try:
-    gather = njit(nogil=True, cache=True)(_gather)
-except RuntimeError:  # no writable folder for the cache: compile once per process
-    gather = njit(nogil=True)(_gather)
+DONE, OUT_OF_ORDER = 0, 1  # what `pick` returns
+
+
+def _pick(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    values: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    out_indptr: np.ndarray,
+    out_indices: np.ndarray,
+    out_values: np.ndarray,
+    first: int,
+) -> int:
+    """Write rows, their columns renumbered (-1: left out), zeros dropped, to out[first:], whose lengths are known.
+
+    Gives up where the columns do not ascend, lie outside, or the lengths differ.
+    """
+    for i in range(len(rows)):
+        at, end, last = out_indptr[first + i], out_indptr[first + i + 1], -1
+        for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            column = np.int64(indices[j])
+            if column < 0 or column >= len(columns):
+                return OUT_OF_ORDER
+            to = columns[column]
+            if to < 0 or values[j] == 0:
+                continue
+            if to <= last or at == end:
+                return OUT_OF_ORDER
+            last = to
+            out_indices[at] = to
+            out_values[at] = values[j]
+            at += 1
+        if at != end:
+            return OUT_OF_ORDER
+    return DONE
+
+
+def _compiled(function: Any) -> Any:
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no writable folder for the cache: compile once per process
+        return njit(nogil=True)(function)
+
+
+gather, pick = _compiled(_gather), _compiled(_pick)

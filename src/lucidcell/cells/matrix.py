@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -25,6 +26,36 @@ class Rows(NamedTuple):
     @property
     def n_rows(self) -> int:
         return len(self.indptr) - 1
+
+    def lengths(self) -> np.ndarray:
+        """Non-zeros of each row, (n,) int64."""
+        return np.diff(self.indptr)
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """The rows `rows` (B,) int64 in that order, copied; they are not checked."""
+        from lucidcell.cells.gather import gather
+
+        indptr, indices, values = gather(self.indptr, self.indices, self.values, rows)
+        return Rows(indptr, indices, values, self.n_columns)
+
+    def select(self, rows: np.ndarray) -> Rows:
+        """The same as `take`."""
+        return self.take(rows)
+
+    def blocks(self) -> Iterator[tuple[int, Rows]]:
+        """All rows as one block, with the position of its first."""
+        yield 0, self
+
+    def columns_seen(self) -> np.ndarray:
+        """In how many rows each column is, (n_columns,) int64."""
+        return np.bincount(self.indices, minlength=self.n_columns)
+
+    def checksum(self) -> int:
+        """Of all values and where they stand."""
+        found = 0
+        for array in (self.indptr, self.indices, self.values):
+            found = zlib.crc32(np.ascontiguousarray(array).tobytes(), found)
+        return found
 
     def sums(self) -> np.ndarray:
         """Sum of each row, (n,) float64."""
@@ -75,7 +106,7 @@ def read_rows(
             look(block, first_row)
         first_row += block.shape[0]
         if columns is not None:
-            block = _move_columns(block, columns, n_columns)
+            block = move_columns(block, columns, n_columns)
         lengths.append(np.diff(block.indptr).astype(np.int64))
         indices.append(block.indices.astype(np.int32))
         values.append(block.data.astype(np.float32))
@@ -112,7 +143,7 @@ def row_blocks(matrix: Any, name: str) -> Iterator[Any]:
             yield from row_blocks(_dask_rows(matrix, i, name), name)
     else:  # numpy, h5py and zarr arrays
         for start, stop in _spans(matrix.shape[0], matrix.shape[0] * matrix.shape[1]):
-            yield _canonical(sp.csr_matrix(np.asarray(matrix[start:stop]).astype(np.float64)))
+            yield canonical(sp.csr_matrix(np.asarray(matrix[start:stop]).astype(np.float64)))
 
 
 def sparse_fault(matrix: Any) -> str | None:
@@ -164,13 +195,14 @@ def _dask_rows(matrix: Any, i: int, name: str) -> Any:
     """The i-th row of blocks of a dask array, in memory."""
     blocks = [matrix.blocks[i, j].compute() for j in range(matrix.numblocks[1])]
     for block in filter(sp.issparse, blocks):
-        _refuse_faulty(block, name)
+        refuse_faulty(block, name)
     if len(blocks) == 1:
         return blocks[0]
     return sp.hstack([sp.csr_matrix(block) for block in blocks], format="csr")
 
 
-def _refuse_faulty(matrix: Any, name: str) -> None:
+def refuse_faulty(matrix: Any, name: str) -> None:
+    """Raise `DataError` if a scipy matrix is unsafe to compute with."""
     if fault := sparse_fault(matrix):
         raise DataError(f"{name} is a malformed sparse matrix ({fault}): read the file again with lucidcell.read_h5ad.")
 
@@ -183,7 +215,7 @@ def _spans(n_rows: int, n_entries: int) -> Iterator[tuple[int, int]]:
 
 
 def _sparse_blocks(matrix: Any, name: str) -> Iterator[Any]:
-    _refuse_faulty(matrix, name)
+    refuse_faulty(matrix, name)
     if matrix.format != "csr":
         matrix = matrix.tocsr()
     for start, stop in _spans(matrix.shape[0], len(matrix.indices)):
@@ -193,16 +225,18 @@ def _sparse_blocks(matrix: Any, name: str) -> Iterator[Any]:
             matrix.indices[first:last].astype(np.int64),
             matrix.indptr[start : stop + 1].astype(np.int64) - first,
         )
-        yield _canonical(sp.csr_matrix(parts, shape=(stop - start, matrix.shape[1])))
+        yield canonical(sp.csr_matrix(parts, shape=(stop - start, matrix.shape[1])))
 
 
-def _canonical(block: Any) -> Any:
+def canonical(block: Any) -> Any:
+    """The block, in place: sorted columns, none twice in a row, no explicit zeros."""
     block.sum_duplicates()  # sorts the columns too
     block.eliminate_zeros()
     return block
 
 
-def _move_columns(block: Any, columns: np.ndarray, n_columns: int) -> Any:
+def move_columns(block: Any, columns: np.ndarray, n_columns: int) -> Any:
+    """The block with its columns at their new positions `columns`; those at -1 are left out."""
     target = columns[block.indices]
     keep = target >= 0
     n_kept = np.concatenate([[0], np.cumsum(keep)])

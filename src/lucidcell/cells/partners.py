@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from lucidcell.cells.cells import Cells
+    from lucidcell.cells.matrix import Rows
+
+MOST_TO_SEARCH = 16_384  # cells of a window, among which neighbours are searched for again and again
 
 
 class Neighborhoods(NamedTuple):
@@ -36,3 +42,23 @@ class Partners(NamedTuple):
                 return None
             found.append(view.indices[first + (rng.random(len(rows)) * degree).astype(np.int64)].astype(np.int64))
         return found[0], found[1]
+
+
+class PartnerSearch(Protocol):
+    """How to find neighbours among cells that are in memory for a while."""
+
+    def among(self, counts: Rows, cells: Cells, held: np.ndarray) -> Partners:
+        """Neighbours of the cells `held`, whose counts are given, numbered from 0 on."""
+        ...
+
+
+class WindowPartners(NamedTuple):
+    """Partners of some cells, under the numbers that these have in the whole."""
+
+    held: np.ndarray  # (h,) ascending
+    local: Partners
+
+    def draw(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """As `Partners.draw`."""
+        drawn = self.local.draw(np.searchsorted(self.held, rows))
+        return None if drawn is None else (self.held[drawn[0]], self.held[drawn[1]])

@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from lucidcell.cells import stored
 from lucidcell.cells.checks import ValueScan, check_names, check_values, find_count_layers, matrix_name
 from lucidcell.cells.covariates import some
 from lucidcell.cells.matrix import Rows, read_rows, stack_rows
+from lucidcell.cells.stored import StoredMatrix, StoredRows
 from lucidcell.errors import DataError
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ class Parts:
         return np.concatenate(arrays)
 
     def rows(self, layer: str | None, genes: Sequence[str], *, model: str, counts: bool) -> Rows:
-        """X or a layer of all cells, its columns being `genes`; those that not all data sets have are zero.
+        """X or a layer of all cells in memory, its columns being `genes`; those that not all data sets have are zero.
 
         Raises
         ------
@@ -131,6 +133,34 @@ class Parts:
         shared = set(self.shared_genes())
         position = {name: i for i, name in enumerate(genes) if name in shared}
         return stack_rows([_rows(one, layer, position, len(genes), model=model, counts=counts) for one in self.data])
+
+    def rows_where_they_lie(
+        self, layer: str | None, genes: Sequence[str], *, model: str, counts: bool
+    ) -> Rows | StoredRows:
+        """The same; data sets that are all in files, and together too large, stay there. All values are checked.
+
+        Raises
+        ------
+        DataError
+            As `rows`.
+        """
+        matrices = self._stored(layer, genes)
+        if matrices is None or sum(one.n_bytes for one in matrices) <= stored.IN_MEMORY:
+            return self.rows(layer, genes, model=model, counts=counts)
+        scans = [ValueScan() for _ in self.data]
+        found = stored.scan(matrices, [scan.look for scan in scans], len(genes))
+        for scan, one in zip(scans, self.data, strict=True):
+            check_values(scan, one, layer, model=model, counts=counts)
+        return found
+
+    def _stored(self, layer: str | None, genes: Sequence[str]) -> list[StoredMatrix] | None:
+        """The matrices in their files, if all are in files."""
+        if any(layer is not None and layer not in one.layers for one in self.data):
+            return None
+        shared = set(self.shared_genes())
+        position = {name: i for i, name in enumerate(genes) if name in shared}
+        found = [stored.stored_matrix(one, layer, position, len(genes), matrix_name(layer)) for one in self.data]
+        return None if any(one is None for one in found) else [one for one in found if one is not None]
 
 
 def no_such_key(kind: str, key: str, existing: Iterable[Any], argument: str) -> DataError:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import scipy.sparse as sp
 
 from lucidcell.cells.guard import check_store, damaged
@@ -37,7 +38,7 @@ def read_h5ad(path: str | os.PathLike[str], *, backed: Literal["r"] | None = Non
     path
         The file.
     backed
-        "r" leaves X in the file, to be read piece by piece.
+        "r" leaves X and the layers in the file, to be read piece by piece: models train on it as it lies.
 
     Returns
     -------
@@ -49,10 +50,7 @@ def read_h5ad(path: str | os.PathLike[str], *, backed: Literal["r"] | None = Non
     FileError
         If the file is missing, damaged or not an .h5ad file.
     """
-    if backed not in (None, "r"):
-        raise SettingError(
-            f"backed={backed!r} is not possible, since lucidcell never writes into a data file: use 'r'."
-        )
+    _check_backed(backed)
     file = _existing(path)
     if file.is_dir():
         raise FileError(f"{file} is a folder; use read_zarr for a zarr store, read_10x for a 10x matrix folder.")
@@ -62,22 +60,31 @@ def read_h5ad(path: str | os.PathLike[str], *, backed: Literal["r"] | None = Non
     def read() -> AnnData:
         import anndata
 
-        adata = anndata.read_h5ad(file, backed=backed)
-        if backed:
-            _check_stored(file, adata)
+        if not backed:
+            return anndata.read_h5ad(file)
+        adata = _backed_h5ad(file)
+        _check_stored(file, adata)
         return adata
 
     return _read(file, read)
 
 
-def read_zarr(path: str | os.PathLike[str]) -> AnnData:
+def read_zarr(path: str | os.PathLike[str], *, backed: Literal["r"] | None = None) -> AnnData:
     """Read a zarr store written by AnnData and check every sparse matrix in it.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    backed
+        "r" leaves X and the layers in the store, sharded or not, to be read piece by piece, as in `read_h5ad`.
 
     Raises
     ------
     FileError
         If the folder is missing, damaged or not an AnnData store.
     """
+    _check_backed(backed)
     folder = _existing(path)
     if not folder.is_dir():
         raise FileError(f"{folder} is a file, while a zarr store is a folder; use read_h5ad for an .h5ad file.")
@@ -85,8 +92,16 @@ def read_zarr(path: str | os.PathLike[str]) -> AnnData:
 
     def read() -> AnnData:
         import anndata
+        import zarr
 
-        return anndata.read_zarr(folder)
+        if not backed:
+            return anndata.read_zarr(folder)
+        group = zarr.open_group(folder, mode="r")
+        adata = anndata.AnnData(**_elements(group), X=_as_it_lies(group["X"]) if "X" in group else None)
+        for name, shape in _stored_shapes(group, adata).items():
+            if fault := _stored_fault(group[name], shape):
+                raise damaged(folder, name, fault)
+        return adata
 
     return _read(folder, read)
 
@@ -120,6 +135,47 @@ def read_10x(path: str | os.PathLike[str]) -> AnnData:
         if not is_gene.all():
             adata = adata[:, is_gene].copy()
     return adata
+
+
+def _check_backed(backed: str | None) -> None:
+    if backed not in (None, "r"):
+        raise SettingError(
+            f"backed={backed!r} is not possible, since lucidcell never writes into a data file: use 'r'."
+        )
+
+
+def _backed_h5ad(file: Path) -> AnnData:
+    """As `anndata.read_h5ad(file, backed="r")`, which reads the layers into memory; here they stay where they are."""
+    import anndata
+    import h5py
+
+    stored = h5py.File(file, "r")
+    if not stored.get("layers"):
+        stored.close()
+        return anndata.read_h5ad(file, backed="r")
+    return anndata.AnnData(**_elements(stored), filename=file, filemode="r")  # the layers keep `stored` open
+
+
+def _elements(stored: Any) -> dict[str, Any]:
+    """All of an open store but X, as arguments of AnnData; the layers as they lie."""
+    from anndata.io import read_elem
+
+    found = {
+        name: read_elem(stored[name])
+        for name in ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")
+        if name in stored
+    }
+    found["layers"] = {name: _as_it_lies(stored["layers"][name]) for name in stored.get("layers", {})}
+    if "raw" in stored:
+        found["raw"] = {name: read_elem(stored["raw"][name]) for name in ("var", "varm") if name in stored["raw"]}
+    return found
+
+
+def _as_it_lies(element: Any) -> Any:
+    """A matrix of an open store: sparse ones as AnnData's stored matrices, dense ones as the store's arrays."""
+    from anndata.io import sparse_dataset
+
+    return element if hasattr(element, "shape") else sparse_dataset(element)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -221,23 +277,26 @@ def _format_fault(matrix: Any) -> str | None:
 
 
 def _check_stored(file: Path, adata: AnnData) -> None:
-    """Check X and raw/X where they lie, block by block."""
+    """Check X, the layers and raw/X where they lie, block by block."""
     import h5py
 
-    shapes = {"X": adata.shape}
-    if adata.raw is not None:
-        shapes["raw/X"] = (adata.n_obs, adata.raw.n_vars)
     with h5py.File(file, "r") as stored:
-        for element, shape in shapes.items():
-            if element in stored and (fault := _stored_fault(stored[element], shape)):
+        for element, shape in _stored_shapes(stored, adata).items():
+            if fault := _stored_fault(stored[element], shape):
                 raise damaged(file, element, fault)
 
 
-def _stored_fault(stored: Any, expected: tuple[int, int]) -> str | None:
-    """What is wrong with a matrix in an open file that should be of the `expected` shape, or None."""
-    import h5py
+def _stored_shapes(stored: Any, adata: AnnData) -> dict[str, tuple[int, int]]:
+    """The matrices of an open store, and the shapes that they should have."""
+    found = {f"layers/{name}": adata.shape for name in stored.get("layers", {})} | {"X": adata.shape}
+    if adata.raw is not None:
+        found["raw/X"] = (adata.n_obs, adata.raw.n_vars)
+    return {element: shape for element, shape in found.items() if element in stored}
 
-    sparse = isinstance(stored, h5py.Group)
+
+def _stored_fault(stored: Any, expected: tuple[int, int]) -> str | None:
+    """What is wrong with a matrix in an open store that should be of the `expected` shape, or None."""
+    sparse = not hasattr(stored, "shape")
     shape = tuple(int(n) for n in (stored.attrs["shape"] if sparse else stored.shape))
     if shape != expected:
         return f"its shape is {shape} and should be {expected}"
@@ -245,9 +304,10 @@ def _stored_fault(stored: Any, expected: tuple[int, int]) -> str | None:
         return None
     n_major, n_minor = shape if stored.attrs["encoding-type"] == "csr_matrix" else shape[::-1]
     indices = stored["indices"]
-    if fault := pointer_fault(stored["indptr"][()], n_major, len(indices), len(stored["data"])):
+    if fault := pointer_fault(np.asarray(stored["indptr"][...]), n_major, indices.shape[0], stored["data"].shape[0]):
         return fault
-    blocks = (indices[start : start + INDEX_BLOCK] for start in range(0, len(indices), INDEX_BLOCK))
+    n_indices = indices.shape[0]
+    blocks = (np.asarray(indices[start : start + INDEX_BLOCK]) for start in range(0, n_indices, INDEX_BLOCK))
     return next((fault for block in blocks if (fault := index_fault(block, n_minor))), None)
 
 

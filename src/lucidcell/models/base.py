@@ -80,6 +80,7 @@ class Model:
         progress: bool = True,
         precision: str = "auto",
         gradient_clip: float | None = None,
+        buffer_gb: float = 0.5,
         **unknown: object,
     ) -> None:
         """Train from a fresh start; with `resume`, from the last checkpoint.
@@ -115,6 +116,9 @@ class Model:
             "float32", "bfloat16" for the decoder's matrix products, or "auto": bfloat16 where the CPU has it.
         gradient_clip
             Largest norm of the gradient.
+        buffer_gb
+            For cells in a file that is read while training (`read_h5ad(backed="r")`): memory for their counts, in GiB.
+            The more, the better they are mixed (docs/scaling.md).
 
         Raises
         ------
@@ -127,7 +131,7 @@ class Model:
         cells = self._own_cells("train")
         settings = Settings(
             max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
-            gradient_clip,
+            gradient_clip, buffer_gb,
         ).resolve(
             len(cells), self.share_of_epochs, self.share_of_learning_rate, self.fewest_steps, self.batch_size_by_default
         )  # fmt: skip
@@ -202,8 +206,7 @@ class Model:
         size = READ_OUT_BATCH if batch_size is None else batch_size
         if size < 1:
             raise SettingError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1, or None.")
-        for start in range(0, len(cells), size):
-            yield cells.take(np.arange(start, min(start + size, len(cells))))
+        yield from cells.in_order(size)
 
     def _check_trained(self) -> None:
         if self.training_facts is None:

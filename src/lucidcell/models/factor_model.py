@@ -7,6 +7,7 @@ in `readouts/`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -29,8 +30,12 @@ from lucidcell.readouts import (
 )
 from lucidcell.readouts.groups import groups_of
 from lucidcell.readouts.scale_samples import PosteriorOfCells
+from lucidcell.readouts.streamed import to_zarr
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import zarr
     from anndata import AnnData
     from scipy.sparse import csr_matrix
     from torch import Tensor
@@ -121,7 +126,8 @@ class FactorModel(Model):
         return_dist: bool = False,
         seed: int = 0,
         rotate: str | None = None,
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        out: str | Path | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray] | zarr.Array:
         """Factors of each cell.
 
         Parameters
@@ -143,17 +149,29 @@ class FactorModel(Model):
         rotate
             "varimax", for a linear decoder: the scores that belong to `get_loadings(rotate="varimax")`, so that
             scores @ loadings.T stays as it is. Variances are then those of the rotated factors, one by one.
+        out
+            Path of a zarr array to write the posterior mean to, some cells at a time: for more cells than fit into
+            memory.
 
         Returns
         -------
-        Array (n, D), or (n_samples, n, D) for several draws.
+        Array (n, D), or (n_samples, n, D) for several draws; with `out` the zarr array (n, D), float32.
 
         Raises
         ------
         SettingError
-            If the decoder cannot be rotated, or the Gaussian before a softmax is to be.
+            If the decoder cannot be rotated, the Gaussian before a softmax is to be, or draws are to go to `out`.
+        FileError
+            If there is something at `out` already, or it cannot be written.
         """
         rotation = self.rotation(rotate)
+        if out is not None:
+            if return_dist or not give_mean:
+                raise SettingError("out takes the posterior mean alone: leave out return_dist and give_mean.")
+            return to_zarr(
+                out, self.cells_of(adata, indices), self.config.n_latent,
+                partial(self._scores, rotation=rotation, mc_samples=mc_samples, batch_size=batch_size, seed=seed),
+            )  # fmt: skip
         if return_dist:
             if rotation is not None and self.vae.config.latent_distribution == "ln":
                 raise SettingError(
@@ -163,9 +181,16 @@ class FactorModel(Model):
             mean, variance = latent.latent_distribution(self, adata, indices, batch_size)
             return (mean, variance) if rotation is None else (mean @ rotation, variance @ rotation**2)
         if give_mean:
-            found = latent.latent_mean(self, adata, indices, mc_samples, batch_size, seed)
-        else:
-            found = latent.latent_samples(self, adata, indices, n_samples, batch_size, seed)
+            cells = self.cells_of(adata, indices)
+            return self._scores(cells, rotation=rotation, mc_samples=mc_samples, batch_size=batch_size, seed=seed)
+        found = latent.latent_samples(self, adata, indices, n_samples, batch_size, seed)
+        return found if rotation is None else found @ rotation
+
+    def _scores(
+        self, cells: Cells, *, rotation: np.ndarray | None, mc_samples: int, batch_size: int | None, seed: int
+    ) -> np.ndarray:
+        """Posterior mean of the factors, rotated, (n, D)."""
+        found = latent.latent_mean(self, cells, mc_samples, batch_size, seed)
         return found if rotation is None else found @ rotation
 
     def rotation(self, rotate: str | None) -> np.ndarray | None:
@@ -291,7 +316,8 @@ class FactorModel(Model):
         return_numpy: bool | None = None,
         batch_size: int | None = None,
         seed: int = 0,
-    ) -> pd.DataFrame | np.ndarray:
+        out: str | Path | None = None,
+    ) -> pd.DataFrame | np.ndarray | zarr.Array:
         """Expression rho, free of library size; also of batch when `transform_batch` names one or several.
 
         Parameters
@@ -312,19 +338,26 @@ class FactorModel(Model):
             Return an array; by default only where draws are not averaged.
         seed
             Of the draws.
+        out
+            As in `get_latent_representation`.
 
         Returns
         -------
-        Cells x genes as DataFrame, or as array; (n_samples, n, genes) where draws are not averaged.
+        Cells x genes as DataFrame, or as array; (n_samples, n, genes) where draws are not averaged; with `out` the zarr
+        array (n, genes), float32.
         """
-        values = expression.normalized_expression(
-            self, adata, indices, transform_batch=transform_batch, gene_list=gene_list, library_size=library_size,
-            n_samples=n_samples, return_mean=return_mean, batch_size=batch_size, seed=seed,
+        cells = self.cells_of(adata, indices)
+        read = partial(
+            expression.normalized_expression, self, transform_batch=transform_batch, gene_list=gene_list,
+            library_size=library_size, n_samples=n_samples, return_mean=return_mean, batch_size=batch_size, seed=seed,
         )  # fmt: skip
-        if return_numpy or not return_mean:
-            return values
         genes = [self.schema.gene_names[g] for g in expression.gene_positions(self, gene_list)]
-        return pd.DataFrame(values, index=self.cells_of(adata, indices).cell_names, columns=genes)
+        if out is not None:
+            if not return_mean:
+                raise SettingError("out takes cells x genes: leave out return_mean=False.")
+            return to_zarr(out, cells, len(genes), read)
+        values = read(cells)
+        return values if return_numpy or not return_mean else pd.DataFrame(values, cells.cell_names, genes)
 
     def posterior_predictive_sample(
         self,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 KINDS = ("pca", "sample", "all")
 N_COMPONENTS = 512
 N_SAMPLED_CELLS = 10_000
+MOST_OF_FILES = 50_000  # cells, where they are not in memory, that the principal components are of
 MOST_EXACT = 2500  # cells or genes up to which the principal components are exact
 N_ITERATIONS, N_MORE = 4, 16  # of the randomised ones: passes, and directions beyond those wanted
 CELLS_AT_A_TIME = 1024
@@ -38,7 +39,8 @@ def gene_inputs(module: VAEModule, training: Cells, kind: str, n_columns: int, s
     training
         Cells that train.
     kind
-        "pca": scores of the genes on their first principal components, not whitened; "sample": the gene's values in
+        "pca": scores of the genes on their first principal components, not whitened, of at most 50,000 cells where
+        they are in files; "sample": the gene's values in
         some cells, the same share of every batch; "all": in all cells.
     n_columns
         C.
@@ -48,19 +50,16 @@ def gene_inputs(module: VAEModule, training: Cells, kind: str, n_columns: int, s
     if kind != "pca":
         if kind == "sample" and len(training) > n_columns:
             training = training.select(_stratified(training.batch, n_columns, seed))
-        values = [module.target(batch) for batch in _batches(training)]
+        values = [module.target(batch) for batch in training.in_order(CELLS_AT_A_TIME)]
         found = torch.cat(values).t()
     else:
+        if not training.in_memory and len(training) > MOST_OF_FILES:
+            training = training.select(_stratified(training.batch, MOST_OF_FILES, seed))
         found = torch.from_numpy(_principal_scores(module, training, n_columns, seed))
         found = found * (n_columns / len(training)) ** 0.5
     columns = torch.zeros(training.n_genes, n_columns)
     columns[:, : found.shape[1]] = found
     return columns
-
-
-def _batches(cells: Cells):  # type: ignore[no-untyped-def]
-    for start in range(0, len(cells), CELLS_AT_A_TIME):
-        yield cells.take(np.arange(start, min(start + CELLS_AT_A_TIME, len(cells))))
 
 
 def _stratified(batch: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -74,7 +73,7 @@ def _stratified(batch: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 def _principal_scores(module: VAEModule, training: Cells, n_components: int, seed: int) -> np.ndarray:
     """Scores (G, C) of the genes, as samples, on the principal components of X^T, each cell centred over genes."""
-    x = [module.transformed(batch) for batch in _batches(training)]
+    x = [module.transformed(batch) for batch in training.in_order(CELLS_AT_A_TIME)]
     indptr = np.cumsum(np.concatenate([[0], *(np.diff(one.indptr.numpy()) for one in x)]))
     scale, mean = module.gene_scale.numpy(), module.gene_mean.numpy()
     indices = np.concatenate([one.indices.numpy() for one in x])

@@ -17,13 +17,13 @@ INVERSE_THETA = (0.05, 20.0)  # bounds of the moment estimate of 1 / theta
 
 def from_data(module: SCVIModule, cells: Cells) -> None:
     """Set decoder bias, log theta, library prior and library encoder of an untrained module from the data, in place."""
-    share = mean_shares(cells)
+    share, factorial = moments(cells)
     with torch.no_grad():
         bias = module.gene_bias()
         if bias is not None:
             bias.copy_(torch.from_numpy(np.log(share)))
         if module.config.gene_likelihood != "poisson":
-            module.log_theta.copy_(torch.from_numpy(-np.log(inverse_theta(cells, share))))
+            module.log_theta.copy_(torch.from_numpy(-np.log(inverse_theta(cells, share, factorial))))
         if module.config.gene_likelihood == "zinb":
             module.dropout_logit.bias.fill_(-2.0)
         prior = library_prior(cells)
@@ -32,17 +32,17 @@ def from_data(module: SCVIModule, cells: Cells) -> None:
             module.library_mean.bias.fill_(prior[:, 0].mean())
 
 
-def mean_shares(cells: Cells) -> np.ndarray:
-    """Share of each gene in all counts, (G,), with a pseudo-count."""
-    totals = np.bincount(cells.indices, weights=cells.values, minlength=cells.n_genes) + PSEUDO_COUNT
-    return totals / totals.sum()
+def moments(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
+    """Share of each gene in all counts, with a pseudo-count, and mean of x (x - 1) over cells, both (G,); one pass."""
+    totals, factorial = np.full(cells.n_genes, PSEUDO_COUNT), np.zeros(cells.n_genes)
+    for _, (_, genes, x, n_genes) in cells.counts.blocks():
+        totals += np.bincount(genes, weights=x, minlength=n_genes)
+        factorial += np.bincount(genes, weights=x.astype(float) * (x - 1.0), minlength=n_genes)
+    return totals / totals.sum(), factorial / len(cells)
 
 
-def inverse_theta(cells: Cells, share: np.ndarray) -> np.ndarray:
+def inverse_theta(cells: Cells, share: np.ndarray, factorial_moment: np.ndarray) -> np.ndarray:
     """Moment estimate of 1 / theta, (G,): E[x (x - 1)] = E[mu^2] (1 + 1 / theta) with mu = library x share."""
-    factorial_moment = np.bincount(
-        cells.indices, weights=cells.values.astype(float) * (cells.values - 1.0), minlength=cells.n_genes
-    ) / len(cells)
     squared_mean = np.square(cells.library, dtype=float).mean() * share**2
     return np.clip(factorial_moment / squared_mean - 1, *INVERSE_THETA)
 

@@ -21,6 +21,7 @@ from scipy.sparse import csr_matrix, vstack
 from torch import nn
 
 from lucidcell.cells.cells import Cells
+from lucidcell.cells.matrix import Rows
 from lucidcell.errors import DataError
 from lucidcell.models import storage
 from lucidcell.training.loop import fit
@@ -112,8 +113,7 @@ def fill_missing(vae: SCVIModule, cells: Cells) -> Cells:
     """`cells` with expected counts in the place of the genes that are not present."""
     missing = torch.from_numpy(np.flatnonzero(~cells.present))
     completed = []
-    for start in range(0, len(cells), CELLS_AT_A_TIME):
-        batch = cells.take(np.arange(start, min(start + CELLS_AT_A_TIME, len(cells))))
+    for batch in cells.in_order(CELLS_AT_A_TIME):
         z = vae.link(vae.encode(batch).mu)
         rho = vae.expression(z, vae.design(batch))[:, missing]
         counts = batch.counts.dense()
@@ -126,9 +126,12 @@ def fill_missing(vae: SCVIModule, cells: Cells) -> Cells:
     library = cells.library if cells.schema.size_factor_key else np.asarray(filled.sum(1)).ravel().astype(np.float32)
     return replace(
         cells,
-        indptr=filled.indptr.astype(np.int64),
-        indices=filled.indices.astype(np.int32),
-        values=filled.data.astype(np.float32),
+        counts=Rows(
+            filled.indptr.astype(np.int64),
+            filled.indices.astype(np.int32),
+            filled.data.astype(np.float32),
+            filled.shape[1],
+        ),
         library=library,
     )
 

@@ -57,7 +57,7 @@ from lucidcell.models.cross_view import ExternalView, consistency, neighbor_cont
 from lucidcell.models.keywords import refuse_keywords
 from lucidcell.models.scvi import LinearMap, Posterior, Sizes
 from lucidcell.models.topic_model import TopicModel, TopicModule
-from lucidcell.models.view_neighbors import partners
+from lucidcell.models.view_neighbors import NeighborSearch, partners
 from lucidcell.training.phases import Loss, Phase
 from lucidcell.training.split import hold_out
 
@@ -455,7 +455,7 @@ class SCE2TM(TopicModel):
         return module
 
     def _cells_to_train(self, cells: Cells, settings: Settings) -> Cells:
-        """With neighbours among the cells that train, in both views."""
+        """With neighbours among the cells that train, in both views; of cells in files, among those of a window."""
         if not self.config.two_views:
             return cells
         if cells.external is None:
@@ -463,6 +463,8 @@ class SCE2TM(TopicModel):
                 f"this model learns from obsm[{self.config.external_key!r}], which these data do not have: add it, or "
                 "make a model without external_key."
             )
+        if not cells.in_memory:
+            return replace(cells, partners=NeighborSearch(self.config.n_neighbors, settings.seed))
         rows, _ = hold_out(len(cells), settings.train_size, settings.seed)
         return replace(cells, partners=partners(cells, rows, self.config.n_neighbors, settings.seed))
 

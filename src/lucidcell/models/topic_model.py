@@ -21,7 +21,12 @@ from lucidcell.models.linear_model import LinearModel, LinearModule
 from lucidcell.readouts import explained, latent, topics
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import zarr
     from anndata import AnnData
+
+    from lucidcell.cells.cells import Cells
 
 
 class TopicModule(LinearModule):
@@ -88,17 +93,26 @@ class TopicModel(LinearModel):
         return_dist: bool = False,
         seed: int = 0,
         rotate: str | None = None,
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        out: str | Path | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray] | zarr.Array:
         """Each cell before the softmax: the mean of q(z | x), (n, K), in which cells are clustered.
 
         The shares of the topics are `get_topics`. Arguments are those of `SCVI.get_latent_representation`; draws
         (`give_mean=False`) are before the softmax, too, and `mc_samples` has no meaning here.
         """
-        self.rotation(rotate)
-        if not give_mean and not return_dist:
+        if not give_mean and not return_dist and out is None:
+            self.rotation(rotate)
             return latent.latent_samples(self, adata, indices, n_samples, batch_size, seed, linked=False)
-        mean, variance = latent.latent_distribution(self, adata, indices, batch_size)
-        return (mean, variance) if return_dist else mean
+        return super().get_latent_representation(
+            adata, indices=indices, give_mean=give_mean, batch_size=batch_size, return_dist=return_dist, rotate=rotate,
+            out=out,
+        )  # fmt: skip
+
+    def _scores(
+        self, cells: Cells, *, rotation: np.ndarray | None, mc_samples: int, batch_size: int | None, seed: int
+    ) -> np.ndarray:
+        """Mean of q(z | x) before the softmax, (n, K)."""
+        return latent.distribution_of_cells(self, cells, batch_size)[0]
 
     def get_topics(
         self, adata: AnnData | None = None, *, indices: Sequence[int] | np.ndarray | None = None

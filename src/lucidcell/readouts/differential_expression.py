@@ -208,16 +208,13 @@ def _change(
 
 def _observed(cells: Cells, comparison: Comparison) -> dict[str, np.ndarray]:
     """What was counted in each group: mean, fraction of cells that have the gene, mean at 10,000 counts per cell."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for side, rows in (("1", comparison.rows1), ("2", comparison.rows2)):
-        group = cells.select(rows)
-        sizes = np.diff(group.indptr)
-        total = np.bincount(np.repeat(np.arange(len(group)), sizes), group.values, len(group))
-        values = {
-            "raw_mean": group.values,
-            "non_zeros_proportion": group.values > 0,
-            "raw_normalized_mean": group.values * np.repeat(NORMALISED_TO / np.maximum(total, 1), sizes),
-        }
-        for name, value in values.items():
-            found[name + side] = np.bincount(group.indices, value, cells.n_genes) / len(group)
+        sums = dict.fromkeys(("raw_mean", "non_zeros_proportion", "raw_normalized_mean"), np.zeros(cells.n_genes))
+        for _, block in cells.counts.select(rows).blocks():
+            per_count = np.repeat(NORMALISED_TO / np.maximum(block.sums(), 1), block.lengths())
+            values = (block.values, block.values > 0, block.values * per_count)
+            for name, value in zip(sums, values, strict=True):
+                sums[name] = sums[name] + np.bincount(block.indices, value, cells.n_genes)
+        found |= {name + side: total / len(rows) for name, total in sums.items()}
     return dict(sorted(found.items(), key=lambda item: item[0][:-1]))

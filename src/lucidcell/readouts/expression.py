@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lucidcell.cells.batch import Batch
+    from lucidcell.cells.cells import Cells
     from lucidcell.models.factor_model import FactorModel
 
 
@@ -62,8 +63,7 @@ def sampled_rho(model: FactorModel, batch: Batch, codes: Sequence[int | None], *
 
 def normalized_expression(
     model: FactorModel,
-    adata: AnnData | None,
-    indices: Sequence[int] | np.ndarray | None,
+    cells: Cells,
     *,
     transform_batch: str | Sequence[str] | None,
     gene_list: Sequence[str] | None,
@@ -79,7 +79,7 @@ def normalized_expression(
     codes, genes = batch_codes(model, transform_batch), gene_positions(model, gene_list)
     found = []
     with seeded(seed):
-        for batch in model.batches(model.cells_of(adata, indices), batch_size):
+        for batch in model.batches(cells, batch_size):
             drawn = []
             for _ in draws(n_samples):
                 rho = sampled_rho(model, batch, codes, use_mean=n_samples == 1)[:, genes]

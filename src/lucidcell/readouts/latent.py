@@ -37,16 +37,9 @@ def distribution_of_cells(
     return np.concatenate(means), np.concatenate(variances)
 
 
-def latent_mean(
-    model: FactorModel,
-    adata: AnnData | None,
-    indices: Sequence[int] | np.ndarray | None,
-    mc_samples: int,
-    batch_size: int | None,
-    seed: int,
-) -> np.ndarray:
+def latent_mean(model: FactorModel, cells: Cells, mc_samples: int, batch_size: int | None, seed: int) -> np.ndarray:
     """Posterior mean of the latent factors, (n, D); of a logistic normal by Monte Carlo."""
-    mu, variance = latent_distribution(model, adata, indices, batch_size)
+    mu, variance = distribution_of_cells(model, cells, batch_size)
     if model.vae.config.latent_distribution == "normal":
         return mu
     total = np.zeros_like(mu)

@@ -57,7 +57,7 @@ def find_new_types(
     groups = [np.flatnonzero(labelled), np.flatnonzero(~labelled)]
     rows = np.sort(np.concatenate([group[some_rows(len(group), MOST_CELLS)] for group in groups]))
     return unmixed_clusters(
-        latent_mean(model, adata, rows, DRAWS, None, seed),
+        latent_mean(model, model.cells_of(adata, rows), DRAWS, None, seed),
         labelled[rows],
         None if clusters is None else np.asarray(clusters)[rows],
         predictions=most_likely(model, label_probabilities(model, adata, rows)).names,

@@ -21,6 +21,7 @@ import torch
 
 from lucidcell.errors import FileError, SettingError
 from lucidcell.readouts.arguments import is_whole
+from lucidcell.readouts.latent import latent_distribution
 from lucidcell.readouts.loadings import centred
 from lucidcell.readouts.shares import UNUSED_KL, mean_kl
 from lucidcell.training.checkpoint import Checkpoint, write_atomically
@@ -114,10 +115,9 @@ def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_leas
 
 def _own_folder(folder: Path, model: FactorModel, training: Mapping[str, Any]) -> Path:
     """`folder`, made if need be, with a note of what its fits are of."""
-    cells, checksum = model._own_cells("fit it"), 0
-    for array in (
-        cells.indptr, cells.indices, cells.values, cells.batch, cells.label, cells.covariates, cells.library
-    ):  # fmt: skip
+    cells = model._own_cells("fit it")
+    checksum = cells.counts.checksum()
+    for array in (cells.batch, cells.label, cells.covariates, cells.library):
         checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
     note = {
         "model": type(model).__name__, "version": version("lucidcell"),
@@ -186,5 +186,5 @@ def comparable_loadings(model: FactorModel) -> pd.DataFrame:
 
 
 def _n_used(model: FactorModel) -> int:
-    mean, variance = model.get_latent_representation(return_dist=True)
+    mean, variance = latent_distribution(model, None, None, None)
     return int((mean_kl(mean, variance, model.prior_sd) >= UNUSED_KL).sum())

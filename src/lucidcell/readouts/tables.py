@@ -49,9 +49,13 @@ def _with_index(table: pd.DataFrame) -> pd.DataFrame:
 def _cell_table(model: FactorModel) -> pd.DataFrame:
     cells = model.cells_of(None)
     batches, labels = np.array(cells.schema.batch_categories), np.array([*cells.schema.label_categories, ""])
-    totals = np.add.reduceat(np.append(cells.values, 0.0), np.minimum(cells.indptr[:-1], len(cells.values)))
     return pd.DataFrame(
-        {"cell": cells.cell_names, "batch": batches[cells.batch], "label": labels[cells.label], "total_counts": totals}
+        {
+            "cell": cells.cell_names,
+            "batch": batches[cells.batch],
+            "label": labels[cells.label],
+            "total_counts": cells.counts.sums(),
+        }
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from lucidcell.comparators.expression import principal_components, scaled_logarithms
 from lucidcell.maths.sampling import some_rows
@@ -20,7 +20,7 @@ N_COMPONENTS = 20
 def uncorrected(cells: Cells) -> pd.DataFrame:
     """At most 5,000 cells by the principal components of their log-normalised counts: cell, PC1, PC2, ..."""
     some = cells.select(some_rows(len(cells), MOST_CELLS))
-    counts = sp.csr_matrix((some.values, some.indices, some.indptr), shape=(len(some), some.n_genes))
+    counts = some.counts.take(np.arange(len(some))).to_scipy()
     n_components = max(1, min(N_COMPONENTS, len(some) - 1, some.n_genes - 1))
     scores = principal_components(scaled_logarithms(counts), n_components, seed=0)
     table = pd.DataFrame(scores, columns=[f"PC{d + 1}" for d in range(n_components)])

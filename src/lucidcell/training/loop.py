@@ -11,6 +11,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 from lucidcell.errors import SettingError, TrainingError
 from lucidcell.maths import threads
 from lucidcell.training.checkpoint import Checkpoint
+from lucidcell.training.feed import Feed, Items, Windows, held_out_in_memory
 from lucidcell.training.optimizer import Adam
 from lucidcell.training.phases import Loss, Phase, Trainable, Turn
 from lucidcell.training.schedule import one_cycle
 from lucidcell.training.settings import Settings, environment
-from lucidcell.training.split import hold_out, shuffled_batches
+from lucidcell.training.split import hold_out
 from lucidcell.training.turn import inputs_of, pass_over
 
 logger = logging.getLogger("lucidcell")
@@ -122,6 +124,12 @@ class _Loop:
         self.module, self.cells, self.settings, self.folder = module, cells, settings, checkpoint_dir
         self.device = torch.device(settings.device)
         self.train_rows, self.validation_rows = hold_out(len(cells), settings.train_size, settings.seed, keep)
+        assert settings.batch_size is not None
+        windows = Windows.of(cells, settings.batch_size, settings.buffer_gb)
+        self.feed = Feed(cells, self.train_rows, settings.batch_size, settings.seed, windows)
+        self.held_out, self.held_out_rows = held_out_in_memory(
+            cells, self.validation_rows, settings.seed, settings.buffer_gb
+        )
         self.state = _Run()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = 0.0
@@ -144,7 +152,10 @@ class _Loop:
             stopped = "finished"
             self.clock = self.last_written = time.perf_counter()
             try:
-                with tqdm(total=sum(plan), disable=not progress, unit="epoch", desc="training") as bar:
+                with (
+                    closing(self.feed),
+                    tqdm(total=sum(plan), disable=not progress, unit="epoch", desc="training") as bar,
+                ):
                     stopped = self._phases(phases, plan, checkpoint, bar)
             except KeyboardInterrupt:
                 stopped = "interrupted"
@@ -226,29 +237,32 @@ class _Loop:
         state, settings, optimizer = self.state, self.settings, optimizers["phase"]
         assert settings.batch_size is not None
         assert settings.learning_rate is not None
-        rows = self.train_rows if phase.n_items is None else np.arange(phase.n_items)
-        order = list(shuffled_batches(rows, settings.batch_size, settings.seed, len(state.rows)))
-        per_epoch = len(order)
+        feed = (
+            self.feed
+            if phase.n_items is None
+            else Feed(Items(), np.arange(phase.n_items), settings.batch_size, settings.seed)
+        )
         self._train_only(phase.parameters)
-        take: Callable[[np.ndarray], Any] = self.cells.take if phase.n_items is None else torch.from_numpy
-        ahead: Callable[[], Batch | Tensor] = partial(take, order[min(state.step, per_epoch - 1)])
-        for step in range(state.step, per_epoch):
-            progress = (state.epoch * per_epoch + step) / (n_epochs * per_epoch)
-            batch = ahead().to(self.device)
-            loss = phase.loss(batch, progress)
-            objective = loss.objective
-            self._guard(loss, objective.item(), phase, step)
-            if step + 1 < per_epoch:  # while the gradients go back
-                ahead = threads.start(partial(take, order[step + 1]))
-            objective.backward()
-            if settings.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(optimizer.parameters, settings.gradient_clip)
-            optimizer.step(settings.learning_rate * one_cycle(progress))
-            optimizer.clear_gradients()
-            self._add(loss, objective.item())
-            state.step = step + 1
-            if step + 1 < per_epoch:
-                self._checkpoint_if_due(optimizers)
+        for first, stop, batches, source in feed.stretches(len(state.rows), state.step):
+            per_epoch = len(batches)
+            ahead: Callable[[], Batch | Tensor] = partial(source.take, batches[min(first, per_epoch - 1)])
+            for step in range(first, stop):
+                progress = (state.epoch * per_epoch + step) / (n_epochs * per_epoch)
+                batch = ahead().to(self.device)
+                loss = phase.loss(batch, progress)
+                objective = loss.objective
+                self._guard(loss, objective.item(), phase, step)
+                if step + 1 < stop:  # while the gradients go back
+                    ahead = threads.start(partial(source.take, batches[step + 1]))
+                objective.backward()
+                if settings.gradient_clip is not None:
+                    nn.utils.clip_grad_norm_(optimizer.parameters, settings.gradient_clip)
+                optimizer.step(settings.learning_rate * one_cycle(progress))
+                optimizer.clear_gradients()
+                self._add(loss, objective.item())
+                state.step = step + 1
+                if step + 1 < per_epoch:
+                    self._checkpoint_if_due(optimizers)
 
     def _turn(self, turn: Turn, progress: float, optimizer: Adam) -> None:
         state, settings = self.state, self.settings
@@ -312,13 +326,13 @@ class _Loop:
     @torch.no_grad()
     def validate(self, phase: Phase) -> tuple[dict[str, float], dict[str, float]]:
         """Terms of the negative ELBO per held-out cell, KL weight 1, and of the data set; always the same noise."""
-        terms, of_data_set, n = dict[str, float](), dict[str, float](), len(self.validation_rows)
+        terms, of_data_set, n = dict[str, float](), dict[str, float](), len(self.held_out_rows)
         self.module.eval()
         with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
             torch.manual_seed(self.settings.seed)
             for start in range(0, n, VALIDATION_BATCH):
-                rows = self.validation_rows[start : start + VALIDATION_BATCH]
-                loss = phase.loss(self.cells.take(rows).to(self.device), 1.0)
+                rows = self.held_out_rows[start : start + VALIDATION_BATCH]
+                loss = phase.loss(self.held_out.take(rows).to(self.device), 1.0)
                 for name, value in loss.terms.items():
                     terms[name] = terms.get(name, 0.0) + float(value) / n
                 for name, value in loss.dataset.items():

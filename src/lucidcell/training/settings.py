@@ -38,6 +38,7 @@ class Settings:
     num_threads: int | None = None
     precision: str = "auto"
     gradient_clip: float | None = None
+    buffer_gb: float = 0.5  # of counts in memory, where the cells are in files
 
     def resolve(
         self, n_cells: int, share: float = 1.0, rate: float = 1.0, fewest_steps: int = 0, batch_size: int = BATCH_SIZE
@@ -92,7 +93,7 @@ class Settings:
                 raise SettingError(
                     f"{name} is {value!r}; it must be a whole number of at least {smallest}{alternative}."
                 )
-        for name in ("learning_rate", "gradient_clip"):
+        for name in ("learning_rate", "gradient_clip", "buffer_gb"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
                 raise SettingError(f"{name} is {value!r}; it must be a positive number, or None.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from lucidcell.errors import SettingError
@@ -30,18 +28,34 @@ def hold_out(
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
 
-def shuffled_batches(rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """The rows in random order, in batches; never one cell alone, which batch-norm cannot train on.
+def shuffled(
+    rows: np.ndarray, seed: int, epoch: int, block: int | None = None, window: int | None = None
+) -> np.ndarray:
+    """The rows in random order, which depends on the seed and the epoch only: a resumed run needs no stored state.
+
+    With `block` and `window` (cells) in the order of `feed`: blocks of the sorted rows shuffled, and then the rows
+    within every window.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if block is None or window is None:
+        return rows[rng.permutation(len(rows))]
+    offset = int(rng.integers(block))  # so that blocks begin elsewhere in every epoch
+    blocks = np.split(rows, range(offset, len(rows), block))
+    order = np.concatenate([blocks[i] for i in rng.permutation(len(blocks))])
+    for start in range(0, len(order), window):
+        rng.shuffle(order[start : start + window])
+    return order
+
+
+def cut(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """The rows in batches; never one cell alone, which batch-norm cannot train on.
 
     A last batch of one cell takes a second one from the batch before it (or joins it, if that would leave one cell).
-    The order depends on the seed and the epoch only, so that a resumed run needs no stored state.
     """
-    order = rows[np.random.default_rng([seed, epoch]).permutation(len(rows))]
-    cuts = list(range(0, len(rows), batch_size)) + [len(rows)]
-    if len(rows) % batch_size == 1 and len(cuts) > 2:
+    cuts = list(range(0, len(order), batch_size)) + [len(order)]
+    if len(order) % batch_size == 1 and len(cuts) > 2:
         if batch_size > 2:
             cuts[-2] -= 1
         else:
             del cuts[-2]
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
-        yield order[start:stop]
+    return [order[start:stop] for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
