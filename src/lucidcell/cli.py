@@ -37,14 +37,16 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in the folder.")]
 
 
-def read(path: Path) -> AnnData:
-    """Data in any of the formats that lucidcell reads, by the name of the file."""
+def read(path: Path, *, backed: bool = False) -> AnnData:
+    """Data in any of the formats that lucidcell reads, by the name of the file; `backed` leaves counts in the file."""
     import lucidcell as lc
 
     if path.suffix == ".h5ad":
-        return lc.read_h5ad(path)
+        return lc.read_h5ad(path, backed="r" if backed else None)
     if path.suffix == ".zarr":
-        return lc.read_zarr(path)
+        return lc.read_zarr(path, backed="r" if backed else None)
+    if backed:
+        raise FileError(f"--backed reads .h5ad and .zarr piece by piece, and {path} is neither: convert it first.")
     if path.suffix == ".h5" or path.is_dir():
         return lc.read_10x(path)
     if not path.exists():
@@ -84,6 +86,10 @@ def fit(
     categorical_covariate: Annotated[list[str] | None, typer.Option(help="Column of obs; may be repeated.")] = None,
     continuous_covariate: Annotated[list[str] | None, typer.Option(help="Column of obs; may be repeated.")] = None,
     size_factor_key: Annotated[str | None, typer.Option(help="Column of obs.")] = None,
+    backed: Annotated[
+        bool, typer.Option(help="Leave the counts in the file, and read them while training: for very many cells.")
+    ] = False,
+    buffer_gb: Annotated[float, typer.Option(help="With --backed: memory for counts, in GiB.")] = 0.5,
     n_top_genes: Annotated[int | None, typer.Option(help="Keep the most variable genes only.")] = None,
     n_latent: Annotated[int | None, typer.Option(help="Number of factors; 10 by default.")] = None,
     n_hidden: Annotated[int | None, typer.Option(help="Width of the networks; by default the model's.")] = None,
@@ -121,7 +127,7 @@ def fit(
     unfinished = resume and (out / CHECKPOINT).exists()
     if (out / "model.json").exists() and not (overwrite or unfinished):
         raise FileError(f"{out} already holds a model; choose another --out, or pass --overwrite.")
-    adata = read(data)
+    adata = read(data, backed=backed)
     if n_top_genes is not None:
         adata = lc.select_genes(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key)
     options = {
@@ -160,6 +166,7 @@ def fit(
         precision=precision,
         seed=seed,
         resume=resume,
+        buffer_gb=buffer_gb,
     )
 
 

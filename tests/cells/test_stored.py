@@ -15,10 +15,12 @@ import pytest
 import scipy.sparse as sp
 
 from lucidcell.cells import cells as cells_module
+from lucidcell.cells import select as select_module
 from lucidcell.cells import stored
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.matrix import Rows
 from lucidcell.cells.read import read_h5ad, read_zarr
+from lucidcell.cells.select import select_genes
 from lucidcell.errors import DataError, FileError
 
 N, G = 700, 40
@@ -261,3 +263,21 @@ def test_an_index_outside_is_an_error(data: ad.AnnData, tmp_path: Path, value: i
     change(tmp_path / "a.h5ad", "X/indices", 100, value)
     with pytest.raises(DataError, match=r"malformed sparse matrix \(its indices reach"):
         pickle.loads(pickle.dumps(found)).counts.take(np.arange(N))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("batch_key", [None, "donor"])
+def test_genes_are_chosen_in_the_file_as_in_memory(
+    data: ad.AnnData, tmp_path: Path, way: str, batch_key: str | None
+) -> None:
+    pytest.importorskip("dask")
+    backed = WAYS[way](data, tmp_path)
+    rows = np.flatnonzero(np.arange(N) % 5 > 0)
+    for of_file, of_memory in ((backed, data), (backed[rows], data[rows].copy())):
+        with patch.object(select_module, "CELLS_AT_A_TIME", 100):
+            found = select_genes(of_file, n_top_genes=12, batch_key=batch_key)
+        with patch.object(stored, "IN_MEMORY", 2**60):
+            wanted = select_genes(of_memory, n_top_genes=12, batch_key=batch_key)
+        assert list(found.var_names) == list(wanted.var_names)
+        assert not Cells.from_anndata(found, layer="twice").in_memory
+        np.testing.assert_array_equal(found.to_memory().X.toarray(), wanted.X.toarray())

@@ -144,8 +144,8 @@ class Parts:
         DataError
             As `rows`.
         """
-        matrices = self._stored(layer, genes)
-        if matrices is None or sum(one.n_bytes for one in matrices) <= stored.IN_MEMORY:
+        matrices = self.matrices_that_stay(layer, genes)
+        if matrices is None:
             return self.rows(layer, genes, model=model, counts=counts)
         scans = [ValueScan() for _ in self.data]
         found = stored.scan(matrices, [scan.look for scan in scans], len(genes))
@@ -153,14 +153,16 @@ class Parts:
             check_values(scan, one, layer, model=model, counts=counts)
         return found
 
-    def _stored(self, layer: str | None, genes: Sequence[str]) -> list[StoredMatrix] | None:
-        """The matrices in their files, if all are in files."""
+    def matrices_that_stay(self, layer: str | None, genes: Sequence[str]) -> list[StoredMatrix] | None:
+        """The matrices in their files, if all are in files and together large; otherwise None."""
         if any(layer is not None and layer not in one.layers for one in self.data):
             return None
         shared = set(self.shared_genes())
         position = {name: i for i, name in enumerate(genes) if name in shared}
-        found = [stored.stored_matrix(one, layer, position, len(genes), matrix_name(layer)) for one in self.data]
-        return None if any(one is None for one in found) else [one for one in found if one is not None]
+        lying = (stored.stored_matrix(one, layer, position, len(genes), matrix_name(layer)) for one in self.data)
+        found = [one for one in lying if one is not None]
+        large = sum(one.n_bytes for one in found) > stored.IN_MEMORY
+        return found if large and len(found) == len(self.data) else None
 
 
 def no_such_key(kind: str, key: str, existing: Iterable[Any], argument: str) -> DataError:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix
 
 from lucidcell.cells.covariates import encode, require_complete
+from lucidcell.cells.matrix import Rows
 from lucidcell.cells.parts import Parts
-from lucidcell.errors import SettingError
+from lucidcell.cells.stored import StoredRows
+from lucidcell.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+CELLS_AT_A_TIME = 8192  # of those in files
 
 logger = logging.getLogger("lucidcell")
 
@@ -38,7 +44,8 @@ def select_genes(
     Returns
     -------
     anndata.AnnData
-        A copy in memory with these genes in their old order, counts and everything else kept.
+        A copy in memory with these genes in their old order, counts and everything else kept; of data that stay in
+        their file (`read_h5ad(backed="r")`, above 256 MiB of counts) a view, which stays there, too.
 
     Raises
     ------
@@ -52,18 +59,20 @@ def select_genes(
     parts = Parts.of(adata, model="select_genes", smallest=2)
     if n_top_genes >= adata.n_vars:
         logger.info("all %d genes are kept, since n_top_genes is %d.", adata.n_vars, n_top_genes)
-        return _in_memory(adata, np.ones(adata.n_vars, bool))
-    return _in_memory(adata, _most_variable(parts, n_top_genes, layer, batch_key))
+        stays = parts.matrices_that_stay(layer, parts.shared_genes()) is not None
+        return _with_genes(adata, np.ones(adata.n_vars, bool), stays=stays)
+    counts = parts.rows_where_they_lie(layer, parts.shared_genes(), model="select_genes", counts=True)
+    keep = _most_variable(parts, counts, n_top_genes, batch_key)
+    return _with_genes(adata, keep, stays=isinstance(counts, StoredRows))
 
 
-def _most_variable(parts: Parts, n_top_genes: int, layer: str | None, batch_key: str | None) -> np.ndarray:
+def _most_variable(parts: Parts, counts: Rows | StoredRows, n_top_genes: int, batch_key: str | None) -> np.ndarray:
     """Mask of the genes to keep, (genes,) bool."""
     import anndata
     import scanpy as sc
 
-    genes = parts.shared_genes()
-    counts = parts.rows(layer, genes, model="select_genes", counts=True)
-    logged = anndata.AnnData(counts.to_scipy(), var=pd.DataFrame(index=list(genes)))
+    matrix = _as_dask(counts) if isinstance(counts, StoredRows) else counts.to_scipy()
+    logged = anndata.AnnData(matrix, var=pd.DataFrame(index=list(parts.shared_genes())))
     if batch_key is not None:
         codes, _ = encode(parts.column(batch_key, argument="batch_key"))
         require_complete(codes, batch_key, "batch")
@@ -78,6 +87,32 @@ def _most_variable(parts: Parts, n_top_genes: int, layer: str | None, batch_key:
     return logged.var["highly_variable"].to_numpy(bool)
 
 
-def _in_memory(adata: AnnData, keep: np.ndarray) -> AnnData:
+def _as_dask(counts: StoredRows) -> Any:
+    """Counts in files as scanpy takes them: some thousand cells are in memory at a time."""
+    try:
+        import dask.array as da
+        from dask.delayed import delayed
+    except ImportError as error:
+        raise DataError(
+            f"to choose genes of {counts.n_rows} cells that stay in their file takes dask: install lucidcell[lazy], or "
+            "read the file into memory."
+        ) from error
+    cuts = [*range(0, counts.n_rows, CELLS_AT_A_TIME), counts.n_rows]
+    blocks = [
+        da.from_delayed(
+            delayed(counts.select(np.arange(start, stop)).to_scipy)(), (stop - start, counts.n_columns),
+            meta=csr_matrix((0, 0), dtype=np.float32),
+        )
+        for start, stop in pairwise(cuts)
+    ]  # fmt: skip
+    return da.concatenate(blocks)
+
+
+def _with_genes(adata: AnnData, keep: np.ndarray, *, stays: bool) -> AnnData:
+    if stays and adata.is_view and adata.isbacked:  # of which AnnData makes no view
+        parent = adata._adata_ref
+        return parent[adata._oidx, np.arange(parent.n_vars)[adata._vidx][keep]]
     chosen = adata[:, keep]
+    if stays:
+        return chosen
     return chosen.to_memory() if adata.isbacked or not isinstance(adata.obs, pd.DataFrame) else chosen.copy()

@@ -220,6 +220,10 @@ class StoredRows:
         different, place = np.unique(wanted, return_inverse=True)
         return self._read(different).take(place)
 
+    def to_scipy(self) -> sp.csr_matrix:
+        """All rows in memory."""
+        return self.take(np.arange(self.n_rows)).to_scipy()
+
     def _read(self, wanted: np.ndarray) -> Rows:
         """Different rows in the order of all rows."""
         indptr = np.zeros(len(wanted) + 1, np.int64)
