@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+IS_FIRST = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"  # of the processes of torchrun
 CHECKPOINT = "checkpoint"  # folder in a run folder, while it trains
 MODELS = {name.lower(): name for name in ("SCVI", "SCANVI", "LDVAE", "SIVAE", "SCE2TM", "SCETM", "VAE")}
 
@@ -202,8 +204,11 @@ def _train_and_report(model: Any, out: Path, refits: Callable[..., Any] | None =
     import lucidcell as lc
 
     model.command = shlex.join(["lucidcell", *sys.argv[1:]])
-    typer.echo(str(model.cells))
+    if IS_FIRST:
+        typer.echo(str(model.cells))
     model.train(checkpoint_dir=out / CHECKPOINT, **training)
+    if not IS_FIRST:
+        return
     model.save(out, overwrite=True)
     if refits is not None:
         refits(model, out, training).to_csv(out / "tables" / "stability.csv", index=False)
@@ -423,7 +428,7 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0) -> None:
 
 def main() -> None:
     """Run the command line; errors that lucidcell raises on purpose become one line and exit status 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING if IS_FIRST else logging.ERROR, format="%(message)s")
     try:
         app()
     except LucidcellError as error:

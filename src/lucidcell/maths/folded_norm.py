@@ -16,12 +16,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lucidcell.maths.across import add_up
+
 
 class Folded(NamedTuple):
     """Weight and bias that include the batch-norm, and the moments of the outputs before it."""
 
     weight: Tensor  # (G, P), differentiable
     bias: Tensor  # (G,), differentiable
+    n: Tensor  # rows, of all processes
     mean: Tensor  # (G,), detached
     variance: Tensor  # (G,), detached; biased, as batch-norm divides by it
 
@@ -35,26 +38,27 @@ class _Fold(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        mean_input = inputs.mean(0)
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        n = add_up(inputs.new_full((), len(inputs)))
+        mean_input = add_up(inputs.sum(0)).div_(n)
         centred = inputs - mean_input
-        product = weight @ torch.mm(centred.t(), centred).div_(len(inputs))  # W Cov(h), (G, P)
+        product = weight @ add_up(torch.mm(centred.t(), centred)).div_(n)  # W Cov(h), (G, P)
         mean, variance = weight @ mean_input, torch.linalg.vecdot(product, weight).clamp_(min=0)
         inverse_sd = (variance + eps).rsqrt_()
         scale = gamma * inverse_sd
-        ctx.save_for_backward(centred, mean_input, weight, product, gamma, mean, inverse_sd, scale)
-        ctx.mark_non_differentiable(mean, variance)
-        return weight * scale[:, None], torch.addcmul(beta, scale, mean, value=-1), mean, variance
+        ctx.save_for_backward(n, centred, mean_input, weight, product, gamma, mean, inverse_sd, scale)
+        ctx.mark_non_differentiable(n, mean, variance)
+        return weight * scale[:, None], torch.addcmul(beta, scale, mean, value=-1), n, mean, variance
 
     @staticmethod
     def backward(ctx: Any, d_weight: Tensor, d_bias: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        centred, mean_input, weight, product, gamma, mean, inverse_sd, scale = ctx.saved_tensors
+        n, centred, mean_input, weight, product, gamma, mean, inverse_sd, scale = ctx.saved_tensors
         d_scale = torch.linalg.vecdot(d_weight, weight).addcmul_(d_bias, mean, value=-1)
         d_gamma = d_scale * inverse_sd
         d_variance = (d_gamma * gamma).mul_(inverse_sd * inverse_sd).mul_(-0.5)
         d_mean = -(d_bias * scale)
         twice = d_variance[:, None] * 2
         d_unfolded = torch.addcmul(d_weight * scale[:, None], product, twice).addr_(d_mean, mean_input)
-        d_covariance = weight.t() @ (weight * twice)
-        d_inputs = torch.addmm(d_mean @ weight, centred, d_covariance).div_(len(centred))
+        d_covariance = add_up(weight.t() @ (weight * twice))
+        d_inputs = torch.addmm(add_up(d_mean @ weight), centred, d_covariance).div_(n)
         return d_inputs, d_unfolded, d_gamma, d_bias, None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lucidcell.cells.batch import SparseRows
+from lucidcell.maths.across import Norm
 from lucidcell.maths.chain import Affine
 from lucidcell.maths.normalise import linear_norm_relu_dropout, norm_relu_dropout
 from lucidcell.maths.sparse import sparse_linear
@@ -23,7 +24,7 @@ class Layer(nn.Module):
     def __init__(self, n_in: int, n_covariates: int, n_out: int, dropout: float) -> None:
         super().__init__()
         self.linear = nn.Linear(n_in + n_covariates, n_out)
-        self.norm = nn.BatchNorm1d(n_out, eps=EPS, momentum=MOMENTUM)
+        self.norm = Norm(n_out, eps=EPS, momentum=MOMENTUM)
         self.dropout = dropout
 
     def forward(self, x: Tensor, covariates: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ class GeneLayer(nn.Module):
         self.gene_weight = nn.Parameter(initial.weight[:, :n_genes].detach().t().contiguous())
         self.covariate_weight = nn.Parameter(initial.weight[:, n_genes:].detach().clone())
         self.bias = initial.bias
-        self.norm = nn.BatchNorm1d(n_out, eps=EPS, momentum=MOMENTUM)
+        self.norm = Norm(n_out, eps=EPS, momentum=MOMENTUM)
         self.dropout = dropout
 
     def forward(self, x: SparseRows, covariates: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
+from lucidcell.maths import across
+
 
 def norm_relu_dropout(x: Tensor, bias: Tensor, norm: nn.BatchNorm1d, rate: float) -> Tensor:
     """dropout(relu(norm(x + bias))) for x (B, H); in training mode the running statistics of `norm` are updated."""
@@ -37,7 +39,8 @@ def linear_relu_dropout(x: Tensor, map_: nn.Linear, rate: float) -> Tensor:
 
 
 def _in_kernel(x: Tensor, norm: nn.BatchNorm1d) -> bool:
-    return norm.training and x.device.type == "cpu" and x.dtype == torch.float32
+    one_process = across.n_processes() == 1
+    return norm.training and one_process and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 class _Batch(NamedTuple):

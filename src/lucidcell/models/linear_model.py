@@ -81,7 +81,7 @@ class LinearModule(SCVIModule):
         """The same in training, with the moments of the mini-batch, which the running ones learn from."""
         folded = fold_batch_norm(inputs, weight, self.free_gamma(), self.shift(), EPS)
         with torch.no_grad():
-            bessel = len(inputs) / max(len(inputs) - 1, 1)
+            bessel = folded.n / (folded.n - 1).clamp(min=1)
             self.running_mean.lerp_(folded.mean, MOMENTUM)
             self.running_variance.lerp_(folded.variance * bessel, MOMENTUM)
         return LinearMap(inputs, folded.weight, folded.bias)

@@ -46,6 +46,7 @@ from lucidcell.cells.batch import TARGET_SUM, Batch, SparseRows
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError, SettingError
+from lucidcell.maths.across import Norm
 from lucidcell.maths.chain import Affine
 from lucidcell.maths.divergences import kl_gaussians
 from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
@@ -154,7 +155,7 @@ class SCE2TMModule(TopicModule):
         self.encoder = GeneMLP(self.sizes.n_genes, n_more, config.n_hidden, 1)
         self.encoder.first.norm.momentum = MOMENTUM
         self.z_mean, self.z_variance = (nn.Linear(config.n_hidden, config.n_latent) for _ in range(2))
-        self.mean_norm, self.variance_norm = (nn.BatchNorm1d(config.n_latent, momentum=MOMENTUM) for _ in range(2))
+        self.mean_norm, self.variance_norm = (Norm(config.n_latent, momentum=MOMENTUM) for _ in range(2))
         if config.two_views:
             width = int(np.clip(config.n_external, *WIDTHS_OF_EXTERNAL))
             self.external_view = ExternalView(config.n_external, width, config.n_latent)

@@ -27,6 +27,7 @@ from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError, FileError, SettingError
 from lucidcell.readouts.calibration import Calibration
 from lucidcell.readouts.tables import as_anndata
+from lucidcell.training import processes
 from lucidcell.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def save(model: Model, folder: Path, *, overwrite: bool) -> None:
     """
     from safetensors.torch import save as to_bytes
 
+    if processes.rank() > 0:  # under torchrun all have the same model, and the first one writes it
+        return
     if (folder / "model.json").exists() and not overwrite:
         raise FileError(f"{folder} already holds a model; save elsewhere, or pass overwrite=True.")
     weights = to_bytes({name: tensor.contiguous() for name, tensor in model.module.state_dict().items()})

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lucidcell.training.processes import Processes
 from lucidcell.training.split import cut, shuffled
 
 if TYPE_CHECKING:
     from lucidcell.cells.cells import Cells, CellWindow
 
+ALONE = Processes()
 BLOCK = 64  # cells that stay together on the way from the file to the window
 FEWEST_BLOCKS = 16  # of a window
 FEWEST_BATCHES = 8  # of a window
@@ -76,9 +78,16 @@ class Feed:
     """The batches of a run, epoch by epoch. Close it: it may have a thread that reads ahead."""
 
     def __init__(
-        self, cells: Cells | Items, rows: np.ndarray, batch_size: int, seed: int, windows: Windows | None = None
+        self,
+        cells: Cells | Items,
+        rows: np.ndarray,
+        batch_size: int,
+        seed: int,
+        windows: Windows | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.cells, self.rows, self.batch_size, self.seed, self.windows = cells, rows, batch_size, seed, windows
+        self.processes = processes
         self.reader = None if self.windows is None else ThreadPoolExecutor(1, "lucidcell-reader")
         self.ahead: tuple[tuple[int, int], Future[Stretch]] | None = None
 
@@ -93,7 +102,7 @@ class Feed:
         else:
             block, n_batches = self.windows
             order = shuffled(self.rows, self.seed, epoch, block, n_batches * self.batch_size)
-        return cut(order, self.batch_size)
+        return cut(order, self.batch_size, 2 * self.processes.size)
 
     def stretches(self, epoch: int, step: int) -> Iterator[Stretch]:
         """The epoch from a step on."""
@@ -118,4 +127,5 @@ class Feed:
         batches = self.batches(epoch) if batches is None else batches
         first = step - step % self.windows.n_batches
         stop = min(first + self.windows.n_batches, len(batches))
-        return Stretch(step, stop, batches, self.cells.window(np.concatenate(batches[first:stop])))
+        rows = np.concatenate([self.processes.part(batch) for batch in batches[first:stop]])
+        return Stretch(step, stop, batches, self.cells.window(rows))

@@ -32,6 +32,7 @@ from lucidcell.training.checkpoint import Checkpoint
 from lucidcell.training.feed import Feed, Items, Windows, held_out_in_memory
 from lucidcell.training.optimizer import Adam
 from lucidcell.training.phases import Loss, Phase, Trainable, Turn
+from lucidcell.training.processes import Processes
 from lucidcell.training.schedule import one_cycle
 from lucidcell.training.settings import Settings, environment
 from lucidcell.training.split import hold_out
@@ -123,10 +124,12 @@ class _Loop:
     ) -> None:
         self.module, self.cells, self.settings, self.folder = module, cells, settings, checkpoint_dir
         self.device = torch.device(settings.device)
+        self.processes = Processes.join(self.device)
         self.train_rows, self.validation_rows = hold_out(len(cells), settings.train_size, settings.seed, keep)
         assert settings.batch_size is not None
         windows = Windows.of(cells, settings.batch_size, settings.buffer_gb)
-        self.feed = Feed(cells, self.train_rows, settings.batch_size, settings.seed, windows)
+        self.feed = Feed(cells, self.train_rows, settings.batch_size, settings.seed, windows, self.processes)
+        self.processes.check_batches(self.feed.batches(0))
         self.held_out, self.held_out_rows = held_out_in_memory(
             cells, self.validation_rows, settings.seed, settings.buffer_gb
         )
@@ -139,8 +142,10 @@ class _Loop:
     # --- outline ---
 
     def run(self, *, resume: bool, progress: bool) -> Record:
-        with environment(self.settings):
+        with environment(self.settings), self.processes.together():
+            torch.manual_seed(self.processes.seed(self.settings.seed))
             self.module.to(self.device).train()
+            self.processes.agree(self.module)
             phases = cast(Trainable, self.module).phases()
             assert self.settings.max_epochs is not None
             plan = epochs_per_phase(phases, self.settings.max_epochs, len(self.train_rows))
@@ -152,10 +157,8 @@ class _Loop:
             stopped = "finished"
             self.clock = self.last_written = time.perf_counter()
             try:
-                with (
-                    closing(self.feed),
-                    tqdm(total=sum(plan), disable=not progress, unit="epoch", desc="training") as bar,
-                ):
+                quiet = not (progress and self.processes.is_first)
+                with closing(self.feed), tqdm(total=sum(plan), disable=quiet, unit="epoch", desc="training") as bar:
                     stopped = self._phases(phases, plan, checkpoint, bar)
             except KeyboardInterrupt:
                 stopped = "interrupted"
@@ -237,15 +240,15 @@ class _Loop:
         state, settings, optimizer = self.state, self.settings, optimizers["phase"]
         assert settings.batch_size is not None
         assert settings.learning_rate is not None
-        feed = (
-            self.feed
-            if phase.n_items is None
-            else Feed(Items(), np.arange(phase.n_items), settings.batch_size, settings.seed)
-        )
+        feed = self.feed
+        if phase.n_items is not None:
+            rows = np.arange(phase.n_items)
+            feed = Feed(Items(), rows, settings.batch_size, settings.seed, processes=self.processes)
         self._train_only(phase.parameters)
         for first, stop, batches, source in feed.stretches(len(state.rows), state.step):
             per_epoch = len(batches)
-            ahead: Callable[[], Batch | Tensor] = partial(source.take, batches[min(first, per_epoch - 1)])
+            mine = [self.processes.part(batch) for batch in batches]
+            ahead: Callable[[], Batch | Tensor] = partial(source.take, mine[min(first, per_epoch - 1)])
             for step in range(first, stop):
                 progress = (state.epoch * per_epoch + step) / (n_epochs * per_epoch)
                 batch = ahead().to(self.device)
@@ -253,13 +256,17 @@ class _Loop:
                 objective = loss.objective
                 self._guard(loss, objective.item(), phase, step)
                 if step + 1 < stop:  # while the gradients go back
-                    ahead = threads.start(partial(source.take, batches[step + 1]))
-                objective.backward()
+                    ahead = threads.start(partial(source.take, mine[step + 1]))
+                if self.processes.size > 1:
+                    loss.share(len(batches[step]), self.processes.size).backward()
+                    self.processes.sum_gradients(optimizer.parameters)
+                else:
+                    objective.backward()
                 if settings.gradient_clip is not None:
                     nn.utils.clip_grad_norm_(optimizer.parameters, settings.gradient_clip)
                 optimizer.step(settings.learning_rate * one_cycle(progress))
                 optimizer.clear_gradients()
-                self._add(loss, objective.item())
+                self._add(loss, objective.item(), len(batches[step]))
                 state.step = step + 1
                 if step + 1 < per_epoch:
                     self._checkpoint_if_due(optimizers)
@@ -276,6 +283,7 @@ class _Loop:
                 batch_size=settings.batch_size, seed=(settings.seed, len(state.rows)),
             )  # fmt: skip
             state.sums[turn.name] = loss * state.n_seen
+            self.processes.agree(self.module)
 
     def _train_only(self, parameters: Sequence[nn.Parameter]) -> None:
         """Let gradients pass through all parameters, and stay in these alone."""
@@ -283,14 +291,14 @@ class _Loop:
         for parameter in self.module.parameters():
             parameter.requires_grad_(id(parameter) in chosen)
 
-    def _add(self, loss: Loss, objective: float) -> None:
+    def _add(self, loss: Loss, objective: float, n_batch: int) -> None:
         state, n_cells = self.state, loss.n_cells
         means = {name: value.item() for name, value in loss.dataset.items()} | {"loss": objective}
         sums = {name: float(value) for name, value in loss.terms.items()}
         for name, value in (sums | {name: mean * n_cells for name, mean in means.items()}).items():
             state.sums[name] = state.sums.get(name, 0.0) + value
         state.n_seen += n_cells
-        state.cells_visited += n_cells
+        state.cells_visited += n_batch
 
     def _guard(self, loss: Loss, objective: float, phase: Phase, step: int) -> None:
         if math.isfinite(objective):
@@ -306,7 +314,8 @@ class _Loop:
     def _finish_epoch(self, phase: Phase, n_epochs: int, considered: bool) -> dict[str, Any]:
         state = self.state
         row: dict[str, Any] = {"epoch": len(state.rows) + 1, "phase": phase.name}
-        row |= {f"train_{name}": value / state.n_seen for name, value in state.sums.items()}
+        sums = self.processes.sum_of(state.sums | {"": state.n_seen}, self.device)
+        row |= {f"train_{name}": sums[name] / sums[""] for name in state.sums}
         if len(self.validation_rows) and phase.n_items is None:
             terms, of_data_set = self.validate(phase)
             elbo = sum(terms.values())
@@ -327,17 +336,22 @@ class _Loop:
     def validate(self, phase: Phase) -> tuple[dict[str, float], dict[str, float]]:
         """Terms of the negative ELBO per held-out cell, KL weight 1, and of the data set; always the same noise."""
         terms, of_data_set, n = dict[str, float](), dict[str, float](), len(self.held_out_rows)
+        spread = n >= self.processes.size  # otherwise every process looks at all of them
+        held_out = self.processes.part(self.held_out_rows) if spread else self.held_out_rows
         self.module.eval()
         with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
-            torch.manual_seed(self.settings.seed)
-            for start in range(0, n, VALIDATION_BATCH):
-                rows = self.held_out_rows[start : start + VALIDATION_BATCH]
+            torch.manual_seed(self.processes.seed(self.settings.seed))
+            for start in range(0, len(held_out), VALIDATION_BATCH):
+                rows = held_out[start : start + VALIDATION_BATCH]
                 loss = phase.loss(self.held_out.take(rows).to(self.device), 1.0)
                 for name, value in loss.terms.items():
                     terms[name] = terms.get(name, 0.0) + float(value) / n
                 for name, value in loss.dataset.items():
                     of_data_set[name] = of_data_set.get(name, 0.0) + float(value) * len(rows) / n
         self.module.train()
+        if spread:
+            terms = self.processes.sum_of(terms, self.device)
+            of_data_set = self.processes.sum_of(of_data_set, self.device)
         return terms, of_data_set
 
     def _tick(self) -> None:
@@ -349,9 +363,8 @@ class _Loop:
 
     def _checkpoint_if_due(self, optimizers: dict[str, Adam]) -> None:
         now = time.perf_counter()
-        if self.folder is None or now - self.last_written < max(
-            CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost_of_writing
-        ):
+        due = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost_of_writing)
+        if self.folder is None or not self.processes.is_first or now - self.last_written < due:
             return
         self._tick()
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
@@ -361,12 +374,20 @@ class _Loop:
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        Checkpoint(tensors, {"identity": self.identity, "run": asdict(self.state)}).write(self.folder)
+        facts = {"identity": self.identity, "run": asdict(self.state), "processes": self.processes.size}
+        Checkpoint(tensors, facts).write(self.folder)
         self.last_written = time.perf_counter()
         self.cost_of_writing = self.last_written - now
 
     def _check_same_run(self, checkpoint: Checkpoint) -> None:
-        before, now = checkpoint.facts.get("identity", {}), self.identity
+        before, now = checkpoint.facts.get("identity", {}), dict(self.identity)
+        n_before = checkpoint.facts.get("processes", 1)
+        if n_before != self.processes.size:
+            logger.warning(
+                "%d processes go on from the checkpoint of %d: not bit for bit what those would have come to.",
+                self.processes.size, n_before,
+            )  # fmt: skip
+            del now["num_threads"], now["device"]
         differing = [f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in now if before.get(key) != now[key]]
         if differing:
             raise SettingError(
@@ -380,9 +401,13 @@ class _Loop:
         for key, optimizer in optimizers.items():
             optimizer.load_state(checkpoint.part(f"optimizer.{key}"))
         self.state = _Run(**checkpoint.facts["run"])
-        torch.set_rng_state(checkpoint.tensors["random.cpu"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], self.device)
+        if self.processes.is_first:
+            torch.set_rng_state(checkpoint.tensors["random.cpu"])
+            if self.device.type == "cuda" and "random.cuda" in checkpoint.tensors:
+                torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], self.device)
+        else:  # what they have seen of this epoch is not known
+            torch.manual_seed(self.processes.seed(hash((self.settings.seed, len(self.state.rows), self.state.step))))
+            self.state.sums, self.state.n_seen = dict.fromkeys(self.state.sums, 0.0), 0
         logger.info("resumed after %d epochs and %d steps.", len(self.state.rows), self.state.step)
 
 

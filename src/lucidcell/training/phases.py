@@ -31,6 +31,13 @@ class Loss(NamedTuple):
         """What the optimiser minimises: nats per cell."""
         return sum(self.dataset.values(), self.cells / self.n_cells)
 
+    def share(self, n_batch: int, n_processes: int) -> Tensor:
+        """What one of several processes adds to the objective of a batch of `n_batch` cells.
+
+        The terms of the data set, which all of them compute, count once.
+        """
+        return sum((term / n_processes for term in self.dataset.values()), self.cells / n_batch)
+
 
 @dataclass(frozen=True)
 class Turn:

@@ -14,6 +14,7 @@ import torch
 from lucidcell.errors import SettingError
 from lucidcell.maths import threads
 from lucidcell.maths.fused import has_bfloat16_products, low_precision
+from lucidcell.training.processes import n_here, on_device
 
 # Measured on paul15, pbmc4k_hvg2000 and scanpy_10x_10k (LOG.md, 2026-11-21): the smallest budget whose held-out ELBO
 # is past that of 400 epochs of the usual recipe on all three, with room to spare.
@@ -60,7 +61,7 @@ class Settings:
         learning_rate = rate * default_learning_rate(batch_size) if self.learning_rate is None else self.learning_rate
         device = self.device
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = on_device("cuda") if torch.cuda.is_available() else "cpu"
         max_epochs = self.max_epochs
         if max_epochs is None:
             steps_of_epoch = math.ceil(n_train / batch_size)
@@ -71,7 +72,7 @@ class Settings:
             max_epochs=max_epochs,
             learning_rate=learning_rate,
             device=device,
-            num_threads=self.num_threads if self.num_threads is not None else threads.available_cores(),
+            num_threads=max(1, threads.available_cores() // n_here()) if self.num_threads is None else self.num_threads,
             precision=self._precision(device),
         )
         # NumPy numbers are welcome, and JSON cannot hold them

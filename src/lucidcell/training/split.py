@@ -47,15 +47,16 @@ def shuffled(
     return order
 
 
-def cut(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """The rows in batches; never one cell alone, which batch-norm cannot train on.
+def cut(order: np.ndarray, batch_size: int, smallest: int = 2) -> list[np.ndarray]:
+    """The rows in batches; never fewer than `smallest`, since batch-norm cannot train on one cell alone.
 
-    A last batch of one cell takes a second one from the batch before it (or joins it, if that would leave one cell).
+    A last batch that is too small takes cells from the batch before it (or joins it, if that would leave too few).
     """
     cuts = list(range(0, len(order), batch_size)) + [len(order)]
-    if len(order) % batch_size == 1 and len(cuts) > 2:
-        if batch_size > 2:
-            cuts[-2] -= 1
+    lacking = smallest - (cuts[-1] - cuts[-2])
+    if lacking > 0 and len(cuts) > 2:
+        if batch_size - lacking >= smallest:
+            cuts[-2] -= lacking
         else:
             del cuts[-2]
     return [order[start:stop] for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
