@@ -128,7 +128,7 @@ class Model:
             If the loss stops being finite.
         """
         refuse_keywords("train", unknown, tuple(signature(self.train).parameters))
-        cells = self._own_cells("train")
+        cells = self._own_cells("train it")
         settings = Settings(
             max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
             gradient_clip, buffer_gb,
@@ -171,7 +171,7 @@ class Model:
 
     def _own_cells(self, action: str) -> Cells:
         if self.cells is None:
-            raise DataError(f"this model was loaded without data; give an AnnData to {action} it on.")
+            raise DataError(f"this model was loaded without data; pass an AnnData to {action}.")
         return self.cells
 
     def cells_of(self, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None = None) -> Cells:

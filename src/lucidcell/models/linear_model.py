@@ -138,7 +138,7 @@ class LinearModel(FactorModel):
     def _after_training(self) -> None:
         """Moments of batch-norm, and mean expression, over the cells that trained."""
         assert self.record is not None
-        cells = self._own_cells("train").select(self.record.train_rows)
+        cells = self._own_cells("train it").select(self.record.train_rows)
         with seeded(self.record.settings.seed):
             self.module.settle(self.batches(cells))
             some = cells.select(some_rows(len(cells), MOST_DECODED_CELLS))

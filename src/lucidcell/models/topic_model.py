@@ -66,7 +66,7 @@ class TopicModel(LinearModel):
     def _after_training(self) -> None:
         super()._after_training()
         assert self.record is not None
-        training = self._own_cells("train").select(self.record.train_rows)
+        training = self._own_cells("train it").select(self.record.train_rows)
         self.module.mean_count.copy_(torch.from_numpy(training.mean_counts()))
 
     @property

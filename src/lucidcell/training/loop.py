@@ -384,8 +384,8 @@ class _Loop:
         n_before = checkpoint.facts.get("processes", 1)
         if n_before != self.processes.size:
             logger.warning(
-                "%d processes go on from the checkpoint of %d: not bit for bit what those would have come to.",
-                self.processes.size, n_before,
+                "a checkpoint of %d processes goes on with %d: not bit for bit what those would have come to.",
+                n_before, self.processes.size,
             )  # fmt: skip
             del now["num_threads"], now["device"]
         differing = [f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in now if before.get(key) != now[key]]

@@ -99,15 +99,19 @@ class Processes:
         if self.size == 1:
             return
         gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        flat = across.add_up(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for parameter, part in zip(parameters, flat.split([one.numel() for one in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
+        exist = torch.tensor([float(one.grad is not None) for one in parameters], device=gradients[0].device)
+        sizes = [one.numel() for one in parameters]
+        *summed, exist = across.add_up(torch.cat([*(one.reshape(-1) for one in gradients), exist])).split(
+            [*sizes, len(sizes)]
+        )
+        for parameter, gradient, somewhere in zip(parameters, summed, exist.tolist(), strict=True):
+            parameter.grad = gradient.view_as(parameter) if somewhere else None
 
     def sum_of(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-        """Numbers by name, which are the same names everywhere, summed over the processes."""
+        """Numbers by name, the same names in the same order everywhere, summed over the processes."""
         if self.size == 1:
             return dict(values)
-        names = sorted(values)
+        names = list(values)
         summed = across.add_up(torch.tensor([values[name] for name in names], dtype=torch.float64, device=device))
         torch.distributed.broadcast(summed, 0)  # the same to the last bit, since decisions hang on it
         return dict(zip(names, summed.tolist(), strict=True))
