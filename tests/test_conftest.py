@@ -17,7 +17,7 @@ def send() -> None:
 @pytest.mark.parametrize(
     "use_the_network",
     [
-        lambda: socket.create_connection(("127.0.0.1", 9), timeout=1),
+        lambda: socket.create_connection(("192.0.2.1", 9), timeout=1),
         send,
         lambda: socket.getaddrinfo("example.org", 80),
         lambda: urllib.request.urlopen("http://example.org", timeout=1),

@@ -20,8 +20,8 @@ from lucidcell.cells.gene_values import gene_positions, gene_values
 from lucidcell.errors import DataError, SettingError
 from lucidcell.maths.binning import equal_frequency_bins
 from lucidcell.maths.shared_rows import each_row
-from lucidcell.readouts.arguments import is_whole, require_whole
-from lucidcell.readouts.mutual_information import require_jobs, standardized
+from lucidcell.readouts.arguments import is_whole, require_jobs, require_whole
+from lucidcell.readouts.mutual_information import standardized
 
 _WIDTH = 32  # genes at a time, so that their cells stay in the cache
 

@@ -19,7 +19,7 @@ from lucidcell.cells.gene_values import gene_values
 from lucidcell.errors import SettingError
 from lucidcell.maths.binning import equal_frequency_bins
 from lucidcell.maths.shared_rows import each_row
-from lucidcell.readouts.arguments import is_whole, require_whole
+from lucidcell.readouts.arguments import require_jobs, require_whole
 
 Estimator = Literal["gaussian", "spearman", "binned"]
 LARGEST_R2 = 0.999999  # of genes that are copies of each other, so that information stays finite; minet's
@@ -79,12 +79,6 @@ def information_of(x: np.ndarray, estimator: Estimator, n_bins: int | None, n_jo
     r2 = np.minimum(correlation(x) ** 2, LARGEST_R2)
     np.fill_diagonal(r2, 0.0)
     return -0.5 * np.log1p(-r2)
-
-
-def require_jobs(n_jobs: int) -> None:
-    """Raise `SettingError` if it is no number of jobs as joblib counts them."""
-    if not is_whole(n_jobs) or n_jobs == 0:
-        raise SettingError(f"n_jobs is {n_jobs!r}; it must be a whole number of jobs, or -1 for all cores.")
 
 
 def correlation(x: np.ndarray) -> np.ndarray:

@@ -26,8 +26,8 @@ import pandas as pd
 from lucidcell.cells.gene_values import gene_values
 from lucidcell.errors import DataError, SettingError
 from lucidcell.maths.shared_rows import each_row
-from lucidcell.readouts.arguments import require_whole
-from lucidcell.readouts.mutual_information import Estimator, information_of, require_jobs, standardized
+from lucidcell.readouts.arguments import require_jobs, require_whole
+from lucidcell.readouts.mutual_information import Estimator, information_of, standardized
 
 Method = Literal["clr", "mrnet", "aracne", "trees"]
 

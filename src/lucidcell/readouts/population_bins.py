@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -24,6 +24,7 @@ import scipy.sparse as sp
 from lucidcell.cells.covariates import encode, require_complete
 from lucidcell.cells.matrix import row_blocks
 from lucidcell.errors import DataError, FileError, SettingError
+from lucidcell.readouts.many_fits import side_by_side
 from lucidcell.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
@@ -176,21 +177,19 @@ def fit_bins(
     FileError
         If the file of an earlier fit is damaged.
     """
-    from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
-    def tasks(bar: tqdm) -> Iterator[Any]:
-        for one in bins:
-            file = None if place is None else place / one.file
-            if file is not None and file.exists():
-                yield delayed(_read)(file)
-            else:
-                cells = adata[one.rows].to_memory()
-                yield delayed(_fit)(fit_bin, cells, layer, dict(model_arguments), dict(training), seed, file)
-            bar.update()
-
     with tqdm(total=len(bins), disable=not progress, unit="bin", desc="siVAE of each bin") as bar:
-        fits: list[FittedBin] = list(Parallel(n_jobs=n_jobs, pre_dispatch="n_jobs")(tasks(bar)))
+
+        def arguments_of(b: int) -> tuple[Any, ...]:
+            bar.update(b + 1 - bar.n)
+            file = None if place is None else place / bins[b].file
+            made = file is not None and file.exists()
+            cells = None if made else adata[bins[b].rows].to_memory()
+            return fit_bin, cells, layer, dict(model_arguments), dict(training), seed, file
+
+        names = [f"{one.population}, bin {one.number}" for one in bins]
+        fits: list[FittedBin] = side_by_side(_fit, names, arguments_of, n_jobs=n_jobs, folder=place)
     genes = fits[0].loadings.index
     for one, fit in zip(bins, fits, strict=True):
         if n_other := len(fit.loadings.index.symmetric_difference(genes)):
@@ -231,13 +230,17 @@ def own_folder(folder: str | Path, settings: Mapping[str, Any], checksum: int) -
 
 def _fit(
     fit: Any,
-    cells: AnnData,
+    cells: AnnData | None,
     layer: str | None,
     model_arguments: dict[str, Any],
     training: dict[str, Any],
     seed: int,
     file: Path | None,
 ) -> FittedBin:
+    """A siVAE of some cells; without cells, the one that is in the file."""
+    if cells is None:
+        assert file is not None
+        return _read(file)
     loadings, centrality = fit(cells, layer, model_arguments, training, seed)
     genes = pd.Index(loadings.index.astype(str).to_numpy(object), name="gene")
     table = pd.DataFrame(loadings.to_numpy(float), genes, loadings.columns.astype(str).to_numpy(object))

@@ -18,7 +18,7 @@ import pandas as pd
 
 from lucidcell.cells.covariates import some
 from lucidcell.errors import DataError, SettingError
-from lucidcell.readouts.arguments import is_whole, require_whole
+from lucidcell.readouts.arguments import require_jobs, require_whole
 from lucidcell.readouts.centrality import distance_centrality
 from lucidcell.readouts.population_bins import FittedBin, fit_bins, mean_expression, own_folder, split
 from lucidcell.readouts.population_graphs import network, principal_components, similarity, top_genes
@@ -98,8 +98,7 @@ def population_networks(
     require_whole(seed, "seed", 0)
     if n_bins_max is not None:
         require_whole(n_bins_max, "n_bins_max", 1)
-    if not is_whole(n_jobs) or n_jobs == 0:
-        raise SettingError(f"n_jobs is {n_jobs!r}; it must be a whole number other than 0, or -1 for all cores.")
+    require_jobs(n_jobs)
     if centrality not in get_args(Centrality):
         raise SettingError(f"centrality is {centrality!r}; it must be {' or '.join(map(repr, get_args(Centrality)))}.")
     if isinstance(quantile, bool) or not isinstance(quantile, float | int) or not 0 < quantile < 1:

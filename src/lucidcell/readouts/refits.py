@@ -20,9 +20,10 @@ import pandas as pd
 import torch
 
 from lucidcell.errors import FileError, SettingError
-from lucidcell.readouts.arguments import is_whole
+from lucidcell.readouts.arguments import is_whole, require_jobs
 from lucidcell.readouts.latent import latent_distribution
 from lucidcell.readouts.loadings import centred
+from lucidcell.readouts.many_fits import side_by_side
 from lucidcell.readouts.shares import UNUSED_KL, mean_kl
 from lucidcell.training.checkpoint import Checkpoint, write_atomically
 
@@ -41,6 +42,14 @@ class Task:
     seed: int
     n_latent: int | None = None
     resample: int | None = None  # seed of a bootstrap sample of the cells; None: all cells once
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        parts = [f"seed{self.seed}"]
+        parts += [] if self.n_latent is None else [f"factors{self.n_latent}"]
+        parts += [] if self.resample is None else [f"resample{self.resample}"]
+        return "_".join(parts)
 
 
 @dataclass(frozen=True)
@@ -80,18 +89,18 @@ def refit(
     SettingError
         If an argument has no meaning, or the folder holds fits of other data or settings.
     """
-    from joblib import Parallel, delayed
-
     training = {} if training is None else training
     if not isinstance(training, Mapping):
         raise SettingError(f"training is {training!r}; it must be a dict with arguments of train().")
     if "seed" in training:
         raise SettingError("training has a seed, and the seeds of the fits are an argument of their own: leave it out.")
-    if not is_whole(n_jobs) or n_jobs == 0:
-        raise SettingError(f"n_jobs is {n_jobs!r}; it must be a whole number other than 0, or -1 for all cores.")
+    require_jobs(n_jobs)
     place = None if folder is None else _own_folder(Path(folder), model, training)
     about = type(model), dict(vars(model.config)), model.schema, model._own_cells("fit it")
-    return list(Parallel(n_jobs=n_jobs)(delayed(_fit)(*about, task, dict(training), place) for task in tasks))
+    return side_by_side(
+        _fit, [task.name for task in tasks], lambda i: (*about, tasks[i], dict(training), place),
+        n_jobs=n_jobs, folder=place,
+    )  # fmt: skip
 
 
 def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_least: int = 1) -> list[int]:
@@ -147,10 +156,7 @@ def _fit(
     training: dict[str, Any],
     folder: Path | None,
 ) -> Fit:
-    parts = [f"seed{task.seed}"]
-    parts += [] if task.n_latent is None else [f"factors{task.n_latent}"]
-    parts += [] if task.resample is None else [f"resample{task.resample}"]
-    place = None if folder is None else folder / "_".join(parts)
+    place = None if folder is None else folder / task.name
     stored = None if place is None else Checkpoint.read(place)
     if stored is not None:
         return Fit.of(task, stored)

@@ -1,0 +1,94 @@
+"""Independent fits side by side: on the cores at hand, or wherever `joblib.parallel_config` sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from lucidcell.errors import LucidcellError, TrainingError
+
+FAILED = "failed.csv"
+
+
+class Failure(NamedTuple):
+    """What went wrong with a fit."""
+
+    error: str
+
+
+def side_by_side(
+    fit: Callable[..., Any],
+    names: Sequence[str],
+    arguments_of: Callable[[int], tuple[Any, ...]],
+    *,
+    n_jobs: int,
+    folder: Path | None,
+) -> list[Any]:
+    """`fit(*arguments_of(i))` for all i, in order.
+
+    One that fails is noted in `failed.csv` of the folder, and tried again, alone, when the others are done.
+
+    Parameters
+    ----------
+    fit
+        Takes its arguments to another process, and keeps its result in a file of its own if that is wanted.
+    names
+        One for each fit, for messages.
+    arguments_of
+        Called when the fit is due, so that not all arguments are in memory.
+    n_jobs
+        Fits at the same time; -1 for one on every core. A Dask or Ray cluster goes before it
+        (`with joblib.parallel_config("dask"): ...`).
+    folder
+        Where failures are noted; None for nowhere.
+
+    Raises
+    ------
+    TrainingError
+        If fits fail twice, or a process is killed; what others have kept in files stays.
+    """
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    try:
+        outcomes: list[Any] = list(
+            Parallel(n_jobs=n_jobs, pre_dispatch="n_jobs")(
+                delayed(_attempt)(fit, arguments_of(i)) for i in range(len(names))
+            )
+        )
+    except TerminatedWorkerError as error:
+        kept = "" if folder is None else f", and those that are done are kept in {folder}"
+        raise TrainingError(
+            f"a process with a fit was killed, most often for want of memory{kept}: run it again with fewer n_jobs."
+        ) from error
+    notes = []
+    for i, name in enumerate(names):
+        for attempt in (1, 2):
+            if not isinstance(outcomes[i], Failure):
+                break
+            notes.append({"fit": name, "attempt": attempt, "error": outcomes[i].error})
+            if attempt == 1:
+                outcomes[i] = _attempt(fit, arguments_of(i))
+    if notes and folder is not None:
+        file = folder / FAILED
+        pd.DataFrame(notes).to_csv(file, mode="a", header=not file.exists(), index=False)
+    lost = [name for name, outcome in zip(names, outcomes, strict=True) if isinstance(outcome, Failure)]
+    if lost:
+        raise TrainingError(
+            f"{len(lost)} of {len(names)} fits failed twice ({', '.join(lost[:3])}): {notes[-1]['error']}"
+        )
+    return outcomes
+
+
+def _attempt(fit: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return fit(*arguments)
+    except TrainingError as error:
+        return Failure(str(error))
+    except LucidcellError:  # a mistake, which would happen again
+        raise
+    except Exception as error:  # noqa: BLE001 - one fit must not end the others, whatever happened to it
+        return Failure(f"{type(error).__name__}: {error}")
