@@ -118,6 +118,7 @@ def fit(
     num_threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     seed: Seed = 0,
+    estimate: Annotated[bool, typer.Option(help="Say what time, memory and disk it will take, and stop.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of a run that was cut off.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -155,21 +156,23 @@ def fit(
     if stability_seeds < 0:
         raise SettingError(f"--stability-seeds is {stability_seeds}; it must be 0 or more.")
     given = {name: value for name, value in options.items() if value is not None}
-    _train_and_report(
-        _build(model, adata, given),
-        out,
-        refits=None if not stability_seeds else partial(_stability, adata, stability_seeds, given),
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        early_stopping=early_stopping,
-        device=device,
-        num_threads=num_threads,
-        precision=precision,
-        seed=seed,
-        resume=resume,
-        buffer_gb=buffer_gb,
-    )
+    training = {
+        "max_epochs": max_epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "early_stopping": early_stopping,
+        "device": device,
+        "num_threads": num_threads,
+        "precision": precision,
+        "seed": seed,
+        "buffer_gb": buffer_gb,
+    }
+    built = _build(model, adata, given)
+    if estimate:
+        typer.echo(f"{built.cells}\n{built.estimate_training(**training)}")
+        return
+    refits = None if not stability_seeds else partial(_stability, adata, stability_seeds, given)
+    _train_and_report(built, out, refits=refits, resume=resume, **training)
 
 
 def _build(model: str, adata: AnnData, given: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lucidcell.readouts.calibration import Calibration
+    from lucidcell.training.estimate import Estimate
 
 logger = logging.getLogger("lucidcell")
 
@@ -129,12 +130,10 @@ class Model:
         """
         refuse_keywords("train", unknown, tuple(signature(self.train).parameters))
         cells = self._own_cells("train it")
-        settings = Settings(
+        settings = self._resolve(Settings(
             max_epochs, batch_size, learning_rate, early_stopping, train_size, seed, device, num_threads, precision,
             gradient_clip, buffer_gb,
-        ).resolve(
-            len(cells), self.share_of_epochs, self.share_of_learning_rate, self.fewest_steps, self.batch_size_by_default
-        )  # fmt: skip
+        ))  # fmt: skip
         if resume and checkpoint_dir is None:
             raise SettingError("resume=True needs checkpoint_dir, the folder with the checkpoint to go on from.")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
@@ -147,6 +146,37 @@ class Model:
         self.history = self.record.history
         self.training_facts = storage.training_facts(self.record)
         self._after_training()
+
+    def estimate_training(self, **training: Any) -> Estimate:
+        """What `train` with these arguments will take, from some steps of it; the model stays as it is.
+
+        Parameters
+        ----------
+        **training
+            Arguments of `train` that settle how it goes: `max_epochs`, `batch_size`, `device`, `num_threads`, ...
+
+        Returns
+        -------
+        Estimate
+            Epochs, seconds, peak memory and disk in GiB; as text, a sentence.
+
+        Raises
+        ------
+        SettingError
+            If an argument has no meaning.
+        """
+        from lucidcell.training.estimate import estimate
+
+        known = tuple(field.name for field in fields(Settings))
+        refuse_keywords("estimate_training", {name: one for name, one in training.items() if name not in known}, known)
+        return estimate(self, self._resolve(Settings(**training)))
+
+    def _resolve(self, settings: Settings) -> Settings:
+        """The settings with this model's defaults."""
+        return settings.resolve(
+            len(self._own_cells("train it")), self.share_of_epochs, self.share_of_learning_rate, self.fewest_steps,
+            self.batch_size_by_default,
+        )  # fmt: skip
 
     def _new_module(self, cells: Cells, settings: Settings) -> nn.Module:
         """An untrained module for `cells`, drawn with the seed of the settings."""

@@ -29,6 +29,7 @@ from lucidcell.readouts.calibration import Calibration
 from lucidcell.readouts.tables import as_anndata
 from lucidcell.training import processes
 from lucidcell.training.checkpoint import write_atomically
+from lucidcell.training.estimate import peak_memory_gb
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,6 +63,7 @@ def training_facts(record: Record) -> dict[str, Any]:
         "stopped": record.stopped,
         "seconds": record.seconds,
         "cells_per_second": record.cells_per_second,
+        "peak_memory_gb": peak_memory_gb(),
     }
 
 

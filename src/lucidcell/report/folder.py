@@ -29,6 +29,7 @@ _SHAPE: dict[str, dict[str, tuple[type, ...]]] = {
 }  # fmt: skip
 _SHAPE_IF_PRESENT: dict[str, tuple[type, ...]] = {  # a model that was not trained here has no record of these
     "settings": (dict,), "n_train": (int,), "n_validation": (int,), "cells_per_second": _NUMBER,
+    "peak_memory_gb": (*_NUMBER, NoneType),
 }  # fmt: skip
 _CALIBRATION: dict[str, tuple[type, ...]] = {
     "temperature": _NUMBER, "labels": (str,), "n_cells": (int,), "declined": _TEXT,

@@ -10,22 +10,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lucidcell.cells.cells import Cells
 from lucidcell.training.processes import Processes
 from lucidcell.training.split import cut, shuffled
-
-if TYPE_CHECKING:
-    from lucidcell.cells.cells import Cells, CellWindow
 
 ALONE = Processes()
 BLOCK = 64  # cells that stay together on the way from the file to the window
 FEWEST_BLOCKS = 16  # of a window
 FEWEST_BATCHES = 8  # of a window
+
+
+class Source(Protocol):
+    """What batches are taken from."""
+
+    def take(self, rows: np.ndarray) -> Any:
+        """The cells `rows` (B,), or other items by their positions."""
+        ...
 
 
 class Windows(NamedTuple):
@@ -45,12 +51,8 @@ class Windows(NamedTuple):
         return cls(max(1, min(block, n_batches * batch_size // FEWEST_BLOCKS)), n_batches)
 
 
-def held_out_in_memory(
-    cells: Cells, rows: np.ndarray, seed: int, buffer_gb: float
-) -> tuple[Cells | CellWindow, np.ndarray]:
-    """What validation takes cells from, and which: of cells in files as many as fit into the buffer, at random."""
-    if cells.in_memory or not len(rows):
-        return cells, rows
+def held_out_in_memory(cells: Cells, rows: np.ndarray, seed: int, buffer_gb: float) -> tuple[Source, np.ndarray]:
+    """What validation takes cells in files from, and which: as many as fit into the buffer, at random."""
     alone = replace(cells, partners=None)
     most = alone.cells_within(buffer_gb * 2**30 / 2)
     if len(rows) > most:
@@ -64,7 +66,7 @@ class Stretch(NamedTuple):
     first: int
     stop: int
     batches: list[np.ndarray]  # of all steps of the epoch
-    source: Cells | CellWindow | Items
+    source: Source
 
 
 class Items:
@@ -79,7 +81,7 @@ class Feed:
 
     def __init__(
         self,
-        cells: Cells | Items,
+        cells: Source,
         rows: np.ndarray,
         batch_size: int,
         seed: int,
@@ -123,7 +125,7 @@ class Feed:
     def _read(self, batches: list[np.ndarray] | None, step: int, epoch: int = 0) -> Stretch:
         """From `step` to the end of its window, all of which is held, so that a resumed run has the same one."""
         assert self.windows is not None
-        assert not isinstance(self.cells, Items)
+        assert isinstance(self.cells, Cells)
         batches = self.batches(epoch) if batches is None else batches
         first = step - step % self.windows.n_batches
         stop = min(first + self.windows.n_batches, len(batches))

@@ -26,10 +26,11 @@ from tqdm.auto import tqdm
 if TYPE_CHECKING:
     from lucidcell.cells.batch import Batch
     from lucidcell.cells.cells import Cells
+from lucidcell.cells.on_device import CellsOnDevice, fits
 from lucidcell.errors import SettingError, TrainingError
 from lucidcell.maths import threads
 from lucidcell.training.checkpoint import Checkpoint
-from lucidcell.training.feed import Feed, Items, Windows, held_out_in_memory
+from lucidcell.training.feed import Feed, Items, Source, Windows, held_out_in_memory
 from lucidcell.training.optimizer import Adam
 from lucidcell.training.phases import Loss, Phase, Trainable, Turn
 from lucidcell.training.processes import Processes
@@ -128,11 +129,15 @@ class _Loop:
         self.train_rows, self.validation_rows = hold_out(len(cells), settings.train_size, settings.seed, keep)
         assert settings.batch_size is not None
         windows = Windows.of(cells, settings.batch_size, settings.buffer_gb)
-        self.feed = Feed(cells, self.train_rows, settings.batch_size, settings.seed, windows, self.processes)
+        source = CellsOnDevice.of(cells, self.device) if fits(cells, self.device) else cells
+        self.feed = Feed(source, self.train_rows, settings.batch_size, settings.seed, windows, self.processes)
         self.processes.check_batches(self.feed.batches(0))
-        self.held_out, self.held_out_rows = held_out_in_memory(
-            cells, self.validation_rows, settings.seed, settings.buffer_gb
-        )
+        self.held_out: Source
+        self.held_out, self.held_out_rows = source, self.validation_rows
+        if not cells.in_memory and len(self.validation_rows):
+            self.held_out, self.held_out_rows = held_out_in_memory(
+                cells, self.validation_rows, settings.seed, settings.buffer_gb
+            )
         self.state = _Run()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = 0.0
