@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,10 @@ import pandas as pd
 import scipy.sparse as sp
 from annotation_tasks import append, done
 from peer_scvi_tools import load
+
+import lucidcell as lc
+from lucidcell.cells import stored
+from lucidcell.training.estimate import peak_memory_gb
 
 HERE = Path(__file__).parent
 SCRATCH = Path(os.environ.get("LUCIDCELL_SCRATCH", tempfile.gettempdir())) / "lucidcell_out_of_core"
@@ -106,21 +109,13 @@ class Memory:
         return {f"gb_quarter_{i + 1}": float(max(part)) for i, part in enumerate(np.array_split(self.seen, 4))}
 
 
-def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def opened(file: Path, way: str) -> ad.AnnData:
-    import lucidcell as lc
-
     if way == "memory":
         return lc.read_h5ad(file)
     return lc.read_h5ad(file, backed="r") if way == "h5ad" else lc.read_zarr(file.with_suffix(".zarr"), backed="r")
 
 
 def one_pass(model_name: str, way: str, n_cells: int, warm_up: bool = True) -> dict[str, float]:
-    import lucidcell as lc
-
     if warm_up:  # compiles, in this process
         small = lc.LDVAE(load("pbmc4k_hvg2000")[:500].copy())
         small.train(max_epochs=1, progress=False)
@@ -134,7 +129,7 @@ def one_pass(model_name: str, way: str, n_cells: int, warm_up: bool = True) -> d
     epoch = model.record.history["seconds"].iloc[0]
     return {
         "nonzero": model.cells.record.nonzero_fraction, "seconds_to_check": checked, "seconds": epoch,
-        "cells_per_second": len(model.train_indices) / epoch, "peak_gb": peak_gb(),
+        "cells_per_second": len(model.train_indices) / epoch, "peak_gb": peak_memory_gb(),
     } | memory.quarters()  # fmt: skip
 
 
@@ -163,9 +158,6 @@ def pass_table(n_cells: int, n_repeats: int) -> None:
 
 
 def sorted_table(seeds: list[int]) -> None:
-    import lucidcell as lc
-    from lucidcell.cells import stored
-
     out = HERE / "out_of_core_sorted.csv"
     adata = load("kang_pbmc_12k")
     labels = adata.obs["cell_type"].astype(str).to_numpy()
@@ -207,15 +199,14 @@ def neighbours_agree(z: np.ndarray, labels: np.ndarray, k: int = 15) -> float:
 
 
 def memory_row(way: str, n_cells: int, n_genes: int) -> dict[str, float]:
-    import lucidcell as lc
-
-    before = peak_gb()
+    stored.IN_MEMORY = 0
+    before = peak_memory_gb()
     file = simulated("worm_neuron", n_cells, n_genes, thin=False, zarr=False)
     adata = lc.read_h5ad(file, backed=None if way == "memory" else "r")
     model = lc.SCVI(adata)
     assert model.cells.in_memory == (way == "memory"), "so few cells are simply read"
     model.train(max_epochs=1, batch_size=512, train_size=20_000 / n_cells, progress=False)
-    return {"before_gb": before, "peak_gb": peak_gb(), "nonzero": model.cells.record.nonzero_fraction}
+    return {"before_gb": before, "peak_gb": peak_memory_gb(), "nonzero": model.cells.record.nonzero_fraction}
 
 
 def memory_table() -> None:
