@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from battery import Killed, checkpoint_every_step, killing
 
 import lucidcell as lc
 from lucidcell import cli
+from lucidcell.cells import stored
 from lucidcell.training.checkpoint import Checkpoint
 
 RUN_FILES = {"model.json", "weights.safetensors", "history.csv", "result.h5ad", "report.html"}
@@ -240,6 +242,31 @@ def test_a_run_that_was_cut_off_is_resumed(lucidcell, data, tmp_path):
     assert weights[0] == weights[1]
 
 
+def test_counts_may_stay_in_the_file(lucidcell, simulated, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "IN_MEMORY", 0)
+    simulated.write_h5ad(tmp_path / "a.h5ad")
+    simulated.write_zarr(tmp_path / "a.zarr")
+    small = ["--n-hidden", 16, "--n-latent", 3, "--max-epochs", 2, "--num-threads", 1]
+    fitted = {}
+    for name in ("a.h5ad", "a.zarr"):
+        out = tmp_path / f"run of {name}"
+        answer = lucidcell("fit", tmp_path / name, "--out", out, "--backed", "--buffer-gb", 0.001, *small)
+        assert answer.status == 0, answer.err
+        fitted[name] = pd.read_csv(out / "tables" / "latent.csv")
+    pd.testing.assert_frame_equal(fitted["a.h5ad"], fitted["a.zarr"])
+    (tmp_path / "matrix.h5").touch()
+    answer = lucidcell("fit", tmp_path / "matrix.h5", "--out", tmp_path / "x", "--backed")
+    assert answer.status == 1
+    assert "--backed reads .h5ad and .zarr piece by piece, and" in answer.err
+
+
+def test_an_estimate_trains_nothing(lucidcell, data, tmp_path):
+    answer = lucidcell("fit", data, "--out", tmp_path / "run", "--estimate", "--max-epochs", 7)
+    assert answer.status == 0, answer.err
+    assert re.search(r"at most 7 epochs in about \d+ s, [\d.]+ GiB of memory and [\d.e-]+ GiB on the disk", answer.out)
+    assert not (tmp_path / "run").exists()
+
+
 def test_evaluate_prints_and_writes_the_scores(lucidcell, simulated, tmp_path):
     rng = np.random.default_rng(0)
     simulated.obsm["X_a"], simulated.obsm["X_b"] = rng.normal(size=(120, 3)), rng.normal(size=(120, 2))
@@ -429,6 +456,7 @@ def assert_one_line(answer: Answer, said: str) -> None:
         (["--device", "tpu"], "device 'tpu' is not to be had here"),
         (["--num-threads", "0"], "num_threads is 0"),
         (["--precision", "half"], "precision is 'half'"),
+        (["--buffer-gb", "0"], "buffer_gb is 0.0; it must be a positive number."),
         (["--seed", "-1"], "seed is -1"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import lucidcell as lc
+from lucidcell.cells import stored
 from lucidcell.models.base import Model
 from lucidcell.models.keywords import OURS
 
@@ -170,6 +171,7 @@ def test_tutorials_run_and_say_the_truth(
     import matplotlib.pyplot as plt
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stored, "IN_MEMORY", stored.IN_MEMORY)  # one of them lowers it
     names = runpy.run_path(str(tutorial), run_name="tutorial")
     plt.close("all")
     pictures = re.findall(r'savefig\("(.*?)"', tutorial.read_text(encoding="utf-8"))
@@ -221,6 +223,15 @@ def outcome_of_factors(names: dict[str, Any], folder: Path) -> None:
     assert (names["names"]["term"] != "").any()
     np.testing.assert_allclose(names["archetypes"].sum(), 1)
     assert list(names["adata"].uns["ldvae"]["factors"]) == list(names["loadings"].columns)
+
+
+def outcome_of_large_data(names: dict[str, Any], folder: Path) -> None:
+    assert names["in_the_file"]
+    assert not names["joint"].cells.in_memory
+    assert names["same"]
+    assert names["estimate"].epochs == 58
+    assert names["joint"].schema.batch_categories == ("first", "second")
+    assert (folder / "fits" / "seed2").is_dir()
 
 
 def outcome_of_gene_space(names: dict[str, Any], folder: Path) -> None:

@@ -169,7 +169,9 @@ def fit(
     }
     built = _build(model, adata, given)
     if estimate:
-        typer.echo(f"{built.cells}\n{built.estimate_training(**training)}")
+        found = built.estimate_training(**training)
+        if IS_FIRST:
+            typer.echo(f"{built.cells}\n{found}")
         return
     refits = None if not stability_seeds else partial(_stability, adata, stability_seeds, given)
     _train_and_report(built, out, refits=refits, resume=resume, **training)

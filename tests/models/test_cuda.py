@@ -27,6 +27,8 @@ MODELS = {
         adata, labels_key="known", unlabeled_category="?", label_sum="sampled", n_unobserved_types=16, **SMALL
     ),
     "scanvi-tree": lambda adata: lc.SCANVI(adata, labels_key=["group", "known"], unlabeled_category="?", **SMALL),
+    "ldvae": lambda adata: lc.LDVAE(adata, **SMALL),
+    "sce2tm": lambda adata: lc.SCE2TM(adata, n_topics=4, n_hidden=32),
 }
 
 

@@ -15,7 +15,7 @@ import torch
 import lucidcell as lc
 from lucidcell.cells.simulate import simulate_counts
 from lucidcell.errors import SettingError, TrainingError
-from lucidcell.training.processes import Processes, _in_a_sentence
+from lucidcell.training.processes import Processes, _in_a_sentence, alone, rank
 from lucidcell.training.split import cut
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
@@ -104,6 +104,16 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_another_number_goes_o
     assert len(one) == len(other) == 6
     last = "validation_negative_elbo"
     np.testing.assert_allclose(one[last].min(), other[last].min(), rtol=0.005)
+
+
+def test_fits_of_their_own_are_no_part_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert rank() == 1
+    with alone():
+        assert Processes.join(torch.device("cpu")) == Processes()
+        assert rank() == 0
+    assert os.environ["TORCHELASTIC_RUN_ID"] == "x"
 
 
 def test_who_is_left_says_what_happened() -> None:

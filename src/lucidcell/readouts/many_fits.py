@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lucidcell.errors import LucidcellError, TrainingError
+from lucidcell.training.processes import alone
 
 FAILED = "failed.csv"
 
@@ -85,7 +86,8 @@ def side_by_side(
 
 def _attempt(fit: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
-        return fit(*arguments)
+        with alone():
+            return fit(*arguments)
     except TrainingError as error:
         return Failure(str(error))
     except LucidcellError:  # a mistake, which would happen again

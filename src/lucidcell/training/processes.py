@@ -34,6 +34,17 @@ def n_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """What is trained here, and in processes started from here, is no part of torchrun's run."""
+    run = os.environ.pop("TORCHELASTIC_RUN_ID", None)
+    try:
+        yield
+    finally:
+        if run is not None:
+            os.environ["TORCHELASTIC_RUN_ID"] = run
+
+
 def on_device(kind: str) -> str:
     """The device of this process: with several on a machine, each has a GPU of its own."""
     return kind if n_here() == 1 else f"{kind}:{os.environ['LOCAL_RANK']}"

@@ -95,9 +95,10 @@ class Settings:
                     f"{name} is {value!r}; it must be a whole number of at least {smallest}{alternative}."
                 )
         for name in ("learning_rate", "gradient_clip", "buffer_gb"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
-                raise SettingError(f"{name} is {value!r}; it must be a positive number, or None.")
+            value, may_be_none = getattr(self, name), name != "buffer_gb"
+            positive = isinstance(value, Real) and math.isfinite(value) and float(value) > 0
+            if not positive and not (value is None and may_be_none):
+                raise SettingError(f"{name} is {value!r}; it must be a positive number{', or None' * may_be_none}.")
         if not isinstance(self.train_size, Real) or not 0 < float(self.train_size) <= 1:
             raise SettingError(
                 f"train_size is {self.train_size!r}; it must be above 0 and at most 1, for instance 0.9."
