@@ -264,6 +264,7 @@ def outcome_of_topics(names: dict[str, Any], folder: Path) -> None:
 
 
 OUTCOMES: dict[str, Callable[[dict[str, Any], Path], None]] = {
+    "large_data": outcome_of_large_data,
     "annotation": outcome_of_annotation,
     "factors": outcome_of_factors,
     "gene_space": outcome_of_gene_space,

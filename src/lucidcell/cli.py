@@ -196,7 +196,7 @@ def _stability(
     """Agreement of the model's factors with fits of `n_seeds` other seeds, trained alike; kept in case of a kill."""
     import lucidcell as lc
 
-    names = ("max_epochs", "batch_size", "learning_rate", "early_stopping", "precision", "device")
+    names = ("max_epochs", "batch_size", "learning_rate", "early_stopping", "precision", "device", "buffer_gb")
     seeds = [seed for seed in range(n_seeds + 1) if seed != training["seed"]][:n_seeds]
     found = lc.stability(
         type(model), adata, seeds=seeds, reference=model, training={name: training[name] for name in names},

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from anndata._core.sparse_dataset import BaseCompressedSparseDataset
 
 from lucidcell.cells import cells as cells_module
 from lucidcell.cells import select as select_module
@@ -281,3 +282,80 @@ def test_genes_are_chosen_in_the_file_as_in_memory(
         assert list(found.var_names) == list(wanted.var_names)
         assert not Cells.from_anndata(found, layer="twice").in_memory
         np.testing.assert_array_equal(found.to_memory().X.toarray(), wanted.X.toarray())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_view_that_leaves_out_doubled_genes_reads_the_ones_it_has(data: ad.AnnData, tmp_path: Path, way: str) -> None:
+    data.var_names = [*data.var_names[:-1], "g1"]  # the last gene has the name of the second
+    backed = WAYS[way](data, tmp_path)
+    kept = ~data.var_names.duplicated()
+    assert_same_cells(Cells.from_anndata(backed[:, kept]), in_memory(data[:, kept].copy()))
+
+
+def test_a_zarr_store_with_raw_is_read_without_it(data: ad.AnnData, tmp_path: Path) -> None:
+    data.raw = data.copy()
+    backed = as_zarr(data, tmp_path)
+    assert backed.raw is None
+    assert_same_cells(Cells.from_anndata(backed), in_memory(data))
+
+
+def test_the_cell_with_a_fault_is_named_in_a_view_of_any_order(data: ad.AnnData, tmp_path: Path) -> None:
+    counts = data.X.toarray()
+    counts[650, 7] = -3
+    data.X = sp.csr_matrix(counts)
+    order = np.r_[650, 10, 699, 0:600]
+    with pytest.raises(DataError, match="first in cell 'cell650', gene 'g7'"):
+        Cells.from_anndata(as_h5ad(data, tmp_path)[order])
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", ">i4"])
+@pytest.mark.parametrize("layout", [sp.csr_matrix, np.asarray])
+def test_types_that_numba_does_not_know(data: ad.AnnData, tmp_path: Path, dtype: str, layout: Callable) -> None:
+    wanted, dense = in_memory(data), data.X.toarray()
+    data.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        if layout is np.asarray:
+            del file["X"]
+            file["X"] = dense.astype(dtype)
+            file["X"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        else:
+            values = file["X/data"][...].astype(dtype)
+            del file["X/data"]
+            file["X/data"] = values
+    assert_same_cells(Cells.from_anndata(read_h5ad(tmp_path / "a.h5ad", backed="r")), wanted)
+
+
+def test_values_that_are_no_numbers_are_refused(data: ad.AnnData, tmp_path: Path) -> None:
+    data.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        values = file["X/data"][...].astype(complex)
+        del file["X/data"]
+        file["X/data"] = values
+    with pytest.raises(DataError, match="has type complex128, not numbers"):
+        Cells.from_anndata(ad.read_h5ad(tmp_path / "a.h5ad", backed="r"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_small_view_of_a_large_file_reads_what_it_needs(data: ad.AnnData, tmp_path: Path, way: str) -> None:
+    view = WAYS[way](data, tmp_path)[np.arange(N) % 2 == 0, [0, 5, 7]]
+    whole = AssertionError("the file was read as a whole")
+    with (
+        patch.object(stored, "IN_MEMORY", 2**60),
+        patch.object(BaseCompressedSparseDataset, "to_memory", side_effect=whole),
+    ):
+        found = Cells.from_anndata(view)
+    assert found.in_memory
+    assert_same(found.counts, in_memory(data[::2, [0, 5, 7]].copy()).counts)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_layer_with_counts_is_found_without_reading_files_as_a_whole(
+    data: ad.AnnData, tmp_path: Path, way: str
+) -> None:
+    data.layers["counts"], data.X = data.X.copy(), data.X.copy()
+    data.X.data = np.log1p(data.X.data)
+    view = WAYS[way](data, tmp_path)[:, data.var_names[:30]]
+    whole = AssertionError("the file was read as a whole")
+    with patch.object(BaseCompressedSparseDataset, "to_memory", side_effect=whole):
+        with pytest.raises(DataError, match=r"layers\['counts'\] looks like counts: pass layer='counts'"):
+            Cells.from_anndata(view)

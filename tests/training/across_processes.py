@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -16,6 +18,7 @@ from battery import HELD_OUT, cells
 from torch import nn
 
 import lucidcell as lc
+from lucidcell.cells import stored
 from lucidcell.maths import across
 from lucidcell.maths.folded_norm import fold_batch_norm
 from lucidcell.training.optimizer import Adam
@@ -127,9 +130,36 @@ def first_gradients(
     return gradients, model.history
 
 
+def corners(processes: Processes) -> None:
+    """From a file; a process without labelled cells; fewer held-out cells than processes: both end with one model."""
+    labelled_first = cells()
+    labelled_first.obs["known"] = np.where(np.arange(90) < 20, labelled_first.obs["cell_type"].astype(str), "?")
+    with tempfile.TemporaryDirectory() as folder, patch.object(stored, "IN_MEMORY", 0):
+        file = Path(folder, "cells.h5ad")
+        cells().write_h5ad(file)
+        models = {
+            "from a file": lc.SCVI(lc.read_h5ad(file, backed="r"), n_hidden=16, n_latent=3),
+            "labels on one side": lc.SCANVI(
+                labelled_first, labels_key="known", unlabeled_category="?", training="joint", n_hidden=16, n_latent=3
+            ),
+            "one held out": lc.SCVI(cells(), n_hidden=16, n_latent=3),
+        }
+        for name, model in models.items():
+            model.train(**TRAINING, train_size=0.99 if name == "one held out" else 0.8, buffer_gb=1e-6)
+            for key, value in model.module.state_dict().items():
+                for other in processes.gather(value):
+                    assert torch.equal(other, value), (name, key)
+            history = model.history.drop(columns="seconds")
+            for other in processes.gather(history):
+                pd.testing.assert_frame_equal(other, history)
+        assert models["from a file"].cells is not None
+        assert not models["from a file"].cells.in_memory
+        assert len(models["one held out"].validation_indices) == 1
+
+
 if __name__ == "__main__":
     here = Processes.join(torch.device("cpu"))
     assert here.size == 2
-    {"norms": norms, "models": models}[sys.argv[1]](here)
+    {"norms": norms, "models": models, "corners": corners}[sys.argv[1]](here)
     torch.distributed.barrier()
     print(f"process {here.rank} agrees", flush=True)

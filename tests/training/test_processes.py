@@ -42,7 +42,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=os.environ | PATHS, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.parametrize("of", ["norms", pytest.param("models", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("of", ["norms", "corners", pytest.param("models", marks=pytest.mark.slow)])
 def test_two_processes_compute_what_one_does(of: str) -> None:
     done = run([*TORCHRUN, str(WORKER), of])
     assert done.returncode == 0, done.stderr[-3000:]

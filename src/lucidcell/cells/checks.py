@@ -11,12 +11,11 @@ import numpy as np
 
 from lucidcell.cells.covariates import some
 from lucidcell.cells.matrix import Rows, row_blocks
+from lucidcell.cells.stored import StoredRows, in_place, matrix_of
 from lucidcell.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from lucidcell.cells.stored import StoredRows
 
 logger = logging.getLogger("lucidcell")
 
@@ -54,8 +53,8 @@ class ValueScan:
     largest: float = 0.0
     first: dict[str, tuple[int, int]] = field(default_factory=dict)  # cell and gene of the first fault of a kind
 
-    def look(self, block: Any, first_row: int) -> None:
-        """Take in a block of rows (scipy CSR, float64) that begins at row `first_row`."""
+    def look(self, block: Any, rows: np.ndarray) -> None:
+        """Take in a block (scipy CSR, float64) of these rows of the data."""
         values = block.data
         if not len(values):
             return
@@ -66,18 +65,18 @@ class ValueScan:
         finite = np.isfinite(values)
         self.smallest = min(self.smallest, float(values.min(where=finite, initial=np.inf)))
         self.largest = max(self.largest, float(values.max(where=finite, initial=-np.inf)))
-        self.n_nan += self._count("nan", np.isnan(values), block, first_row)
-        self.n_infinite += self._count("infinite", np.isinf(values), block, first_row)
-        self.n_negative += self._count("negative", finite & (values < 0), block, first_row)
-        self.n_fractional += self._count("fractional", finite & (values != np.floor(values)), block, first_row)
-        self.n_huge += self._count("huge", finite & (values > FLOAT32_EXACT), block, first_row)
+        self.n_nan += self._count("nan", np.isnan(values), block, rows)
+        self.n_infinite += self._count("infinite", np.isinf(values), block, rows)
+        self.n_negative += self._count("negative", finite & (values < 0), block, rows)
+        self.n_fractional += self._count("fractional", finite & (values != np.floor(values)), block, rows)
+        self.n_huge += self._count("huge", finite & (values > FLOAT32_EXACT), block, rows)
 
-    def _count(self, kind: str, faulty: np.ndarray, block: Any, first_row: int) -> int:
+    def _count(self, kind: str, faulty: np.ndarray, block: Any, rows: np.ndarray) -> int:
         n = int(np.count_nonzero(faulty))
         if n and kind not in self.first:
             at = int(np.argmax(faulty))
             row = int(np.searchsorted(block.indptr, at, side="right")) - 1
-            self.first[kind] = (first_row + row, int(block.indices[at]))
+            self.first[kind] = (int(rows[row]), int(block.indices[at]))
         return n
 
     @property
@@ -111,7 +110,8 @@ class ValueScan:
 
 def find_count_layers(adata: AnnData) -> list[str]:
     """Names of the matrices in which every value is a count: "X", "layers['counts']", "raw.X"."""
-    matrices: dict[str, Any] = {"X": adata.X}
+    adata = in_place(adata)
+    matrices: dict[str, Any] = {"X": matrix_of(adata, None)}
     matrices |= {f"layers[{key!r}]": adata.layers[key] for key in adata.layers if key is not None}
     if adata.raw is not None:
         matrices["raw.X"] = adata.raw.X
@@ -218,7 +218,7 @@ def _is_counts(matrix: Any, name: str) -> bool:
     scan = ValueScan()
     try:
         for block in row_blocks(matrix, name):
-            scan.look(block, 0)
+            scan.look(block, np.arange(block.shape[0]))
             if not scan.are_counts:
                 return False
     except DataError:  # not numbers, or malformed

@@ -76,7 +76,7 @@ def read_rows(
     *,
     columns: np.ndarray | None = None,
     n_columns: int | None = None,
-    look: Callable[[Any, int], None] | None = None,
+    look: Callable[[Any, np.ndarray], None] | None = None,
 ) -> Rows:
     """Convert a matrix of any layout and numeric type.
 
@@ -91,7 +91,7 @@ def read_rows(
     n_columns
         Number of columns of the result; None for m.
     look
-        Called with every block (float64 scipy CSR, all m columns) and the number of its first row.
+        Called with every block (float64 scipy CSR, all m columns) and the numbers of its rows.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def read_rows(
     first_row = 0
     for block in row_blocks(matrix, name):
         if look is not None:
-            look(block, first_row)
+            look(block, np.arange(first_row, first_row + block.shape[0]))
         first_row += block.shape[0]
         if columns is not None:
             block = move_columns(block, columns, n_columns)
@@ -129,7 +129,7 @@ def row_blocks(matrix: Any, name: str) -> Iterator[Any]:
     """The rows of `matrix` in order, as canonical float64 scipy CSR blocks that share nothing with it."""
     import anndata.abc
 
-    _check_dtype(matrix.dtype, name)
+    check_dtype(matrix.dtype, name)
     if sp.issparse(matrix):
         yield from _sparse_blocks(matrix, name)
     elif isinstance(matrix, anndata.abc.CSCDataset):
@@ -179,7 +179,8 @@ def index_fault(indices: np.ndarray, n_minor: int) -> str | None:
     return None
 
 
-def _check_dtype(dtype: Any, name: str) -> None:
+def check_dtype(dtype: Any, name: str) -> None:
+    """Raise `DataError` if values of a matrix are not real numbers."""
     if np.dtype(dtype).kind not in "biuf":
         raise DataError(
             f"{name} has type {dtype}, not numbers: convert it first, for instance with .astype('float32')."

@@ -144,25 +144,29 @@ class Parts:
         DataError
             As `rows`.
         """
-        matrices = self.matrices_that_stay(layer, genes)
+        matrices = self._in_files(layer, genes)
         if matrices is None:
             return self.rows(layer, genes, model=model, counts=counts)
         scans = [ValueScan() for _ in self.data]
         found = stored.scan(matrices, [scan.look for scan in scans], len(genes))
         for scan, one in zip(scans, self.data, strict=True):
             check_values(scan, one, layer, model=model, counts=counts)
-        return found
+        return found if stored.large(matrices) else found.take(np.arange(found.n_rows))
 
-    def matrices_that_stay(self, layer: str | None, genes: Sequence[str]) -> list[StoredMatrix] | None:
-        """The matrices in their files, if all are in files and together large; otherwise None."""
+    def stay_in_files(self, layer: str | None, genes: Sequence[str]) -> bool:
+        """Whether all data sets are in files, and their counts together too large to be read."""
+        matrices = self._in_files(layer, genes)
+        return matrices is not None and stored.large(matrices)
+
+    def _in_files(self, layer: str | None, genes: Sequence[str]) -> list[StoredMatrix] | None:
+        """The matrices where they lie, if all are in files."""
         if any(layer is not None and layer not in one.layers for one in self.data):
             return None
         shared = set(self.shared_genes())
         position = {name: i for i, name in enumerate(genes) if name in shared}
         lying = (stored.stored_matrix(one, layer, position, len(genes), matrix_name(layer)) for one in self.data)
         found = [one for one in lying if one is not None]
-        large = sum(one.n_bytes for one in found) > stored.IN_MEMORY
-        return found if large and len(found) == len(self.data) else None
+        return found if len(found) == len(self.data) else None
 
 
 def no_such_key(kind: str, key: str, existing: Iterable[Any], argument: str) -> DataError:
@@ -209,7 +213,7 @@ def _rows(
 ) -> Rows:
     if layer is not None and layer not in adata.layers:
         raise no_such_key("layers", layer, adata.layers, "layer")
-    matrix = adata.X if layer is None else adata.layers[layer]
+    matrix = stored.matrix_of(adata, layer)
     if matrix is None:
         found = [name for name in find_count_layers(adata) if name != "raw.X"]
         hint = f"pass layer={found[0][len('layers[') : -1]}" if found else "set adata.X to the counts"

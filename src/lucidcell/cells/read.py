@@ -77,7 +77,8 @@ def read_zarr(path: str | os.PathLike[str], *, backed: Literal["r"] | None = Non
     path
         The folder.
     backed
-        "r" leaves X and the layers in the store, sharded or not, to be read piece by piece, as in `read_h5ad`.
+        "r" leaves X and the layers in the store, sharded or not, to be read piece by piece, as in `read_h5ad`; `raw` is
+        left out.
 
     Raises
     ------
@@ -97,7 +98,8 @@ def read_zarr(path: str | os.PathLike[str], *, backed: Literal["r"] | None = Non
         if not backed:
             return anndata.read_zarr(folder)
         group = zarr.open_group(folder, mode="r")
-        adata = anndata.AnnData(**_elements(group), X=_as_it_lies(group["X"]) if "X" in group else None)
+        elements = _elements(group) | {"raw": None}  # which AnnData would read into memory
+        adata = anndata.AnnData(**elements, X=_as_it_lies(group["X"]) if "X" in group else None)
         for name, shape in _stored_shapes(group, adata).items():
             if fault := _stored_fault(group[name], shape):
                 raise damaged(folder, name, fault)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from lucidcell.cells.covariates import some
 from lucidcell.cells.parts import Parts
@@ -109,13 +110,16 @@ def signature_scores(adata: AnnData, signatures: Signatures, *, layer: str | Non
     genes = parts.shared_genes()
     position = {name: g for g, name in enumerate(genes)}
     found = _genes_found(wanted, position)
-    counts = parts.rows(layer, genes, model="seed_labels", counts=True)
+    counts = parts.rows_where_they_lie(layer, genes, model="seed_labels", counts=True)
     totals = np.maximum(counts.sums(), 1)[:, None]
-    matrix = counts.to_scipy().tocsc()
+    named = dict.fromkeys(gene for signature in found.values() for genes in signature for gene in genes)
+    needed = {gene: j for j, gene in enumerate(named)}
+    columns = [position[gene] for gene in needed]
+    matrix = sp.vstack([block.to_scipy()[:, columns] for _, block in counts.blocks()], format="csc")
     scores = {}
     for name, signature in found.items():
         signed = [(gene, sign) for genes, sign in zip(signature, (1.0, -1.0), strict=True) for gene in genes]
-        expression = np.log1p(TARGET / totals * matrix[:, [position[gene] for gene, _ in signed]].toarray())
+        expression = np.log1p(TARGET / totals * matrix[:, [needed[gene] for gene, _ in signed]].toarray())
         spread = expression.std(0)
         standardised = (expression - expression.mean(0)) / np.where(spread > 0, spread, 1)
         scores[name] = standardised @ np.array([sign for _, sign in signed]) / len(signed)

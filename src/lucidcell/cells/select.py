@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from scipy.sparse import csr_matrix
 from lucidcell.cells.covariates import encode, require_complete
 from lucidcell.cells.matrix import Rows
 from lucidcell.cells.parts import Parts
-from lucidcell.cells.stored import StoredRows
+from lucidcell.cells.stored import StoredRows, whole
 from lucidcell.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def select_genes(
     parts = Parts.of(adata, model="select_genes", smallest=2)
     if n_top_genes >= adata.n_vars:
         logger.info("all %d genes are kept, since n_top_genes is %d.", adata.n_vars, n_top_genes)
-        stays = parts.matrices_that_stay(layer, parts.shared_genes()) is not None
+        stays = parts.stay_in_files(layer, parts.shared_genes())
         return _with_genes(adata, np.ones(adata.n_vars, bool), stays=stays)
     counts = parts.rows_where_they_lie(layer, parts.shared_genes(), model="select_genes", counts=True)
     keep = _most_variable(parts, counts, n_top_genes, batch_key)
@@ -77,7 +78,7 @@ def _most_variable(parts: Parts, counts: Rows | StoredRows, n_top_genes: int, ba
         codes, _ = encode(parts.column(batch_key, argument="batch_key"))
         require_complete(codes, batch_key, "batch")
         logged.obs["batch"] = pd.Categorical(codes)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _on_this_machine(matrix):
         warnings.simplefilter("ignore")  # scanpy warns of empty cells, which rank nothing
         sc.pp.normalize_total(logged, target_sum=1e4)
         sc.pp.log1p(logged)
@@ -85,6 +86,15 @@ def _most_variable(parts: Parts, counts: Rows | StoredRows, n_top_genes: int, ba
             logged, n_top_genes=n_top_genes, flavor="seurat", batch_key=None if batch_key is None else "batch"
         )
     return logged.var["highly_variable"].to_numpy(bool)
+
+
+def _on_this_machine(matrix: Any) -> AbstractContextManager[Any]:
+    """Blocks of files are read here, also where a Dask cluster is at hand, to which they would all be sent."""
+    if isinstance(matrix, csr_matrix):
+        return nullcontext()
+    import dask
+
+    return dask.config.set(scheduler="threads")
 
 
 def _as_dask(counts: StoredRows) -> Any:
@@ -110,7 +120,7 @@ def _as_dask(counts: StoredRows) -> Any:
 
 def _with_genes(adata: AnnData, keep: np.ndarray, *, stays: bool) -> AnnData:
     if stays and adata.is_view and adata.isbacked:  # of which AnnData makes no view
-        parent = adata._adata_ref
+        parent = whole(adata)
         return parent[adata._oidx, np.arange(parent.n_vars)[adata._vidx][keep]]
     chosen = adata[:, keep]
     if stays:

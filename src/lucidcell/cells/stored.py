@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from lucidcell.cells.matrix import Rows, canonical, move_columns, pointer_fault, refuse_faulty
+from lucidcell.cells.matrix import Rows, canonical, check_dtype, move_columns, pointer_fault, refuse_faulty
 from lucidcell.errors import DataError, FileError
 
 if TYPE_CHECKING:
@@ -117,11 +117,11 @@ class StoredMatrix:
     def read(self, start: int, stop: int) -> Piece:
         """Rows start:stop of the file."""
         if not self.is_sparse:
-            dense = sp.csr_matrix(np.asarray(self.matrix[start:stop]))
+            dense = sp.csr_matrix(_plain(np.asarray(self.matrix[start:stop])))
             return Piece(dense.indptr.astype(np.int64), dense.indices, dense.data)
         first, last = int(self.indptr[start]), int(self.indptr[stop])
         indices, values = (np.asarray(array[first:last]) for array in self.entries)
-        return Piece(self.indptr[start : stop + 1] - first, indices, values)
+        return Piece(self.indptr[start : stop + 1] - first, _plain(indices), _plain(values))
 
     def spans(self, rows: np.ndarray) -> Iterator[tuple[int, int]]:
         """Cuts `rows` of the file (sorted) into parts that are read at once: close together, and not too many."""
@@ -171,6 +171,12 @@ class StoredMatrix:
                     raise DataError(f"{self.name} is not what it was when it was checked: was the file changed?")
                 out.indices[first_entry:last_entry] = moved.indices
                 out.values[first_entry:last_entry] = moved.data
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """In the byte order of this machine, and of a type that scipy and Numba know."""
+    dtype = np.dtype(np.float32) if array.dtype == np.float16 else array.dtype.newbyteorder("=")
+    return array.astype(dtype, copy=False)
 
 
 def _as_scipy(piece: Piece, n_columns: int, name: str) -> Any:
@@ -298,19 +304,42 @@ def stored_matrix(
     """
     import anndata.abc
 
-    # AnnData has no public way from a view to its rows in the file
-    parent = getattr(adata, "_adata_ref", None) if adata.is_view else adata
-    if parent is None:
-        return None
-    matrix = parent.X if layer is None else parent.layers[layer]
+    parent = whole(adata)
+    matrix = matrix_of(parent, layer)
     place = _place(matrix.group if isinstance(matrix, anndata.abc.CSRDataset) else matrix)
     if place is None:
         return None
-    columns = np.array([position.get(gene, -1) for gene in parent.var_names], np.int64)
+    of_genes = np.array([position.get(gene, -1) for gene in adata.var_names], np.int64)
     if parent is adata:
-        return StoredMatrix(place, name, columns, n_columns)
+        return StoredMatrix(place, name, of_genes, n_columns)
     rows, looked_at = np.arange(parent.n_obs)[adata._oidx], np.arange(parent.n_vars)[adata._vidx]
+    columns = np.full(parent.n_vars, -1)
+    columns[looked_at] = of_genes
     return StoredMatrix(place, name, columns, n_columns, rows, looked_at)
+
+
+def whole(adata: AnnData) -> AnnData:
+    """What `adata` is a view of, if it is one; AnnData has no public name for the way from a view to its file."""
+    parent: AnnData | None = getattr(adata, "_adata_ref", None) if adata.is_view else None
+    return adata if parent is None else parent
+
+
+def in_place(adata: AnnData) -> AnnData:
+    """What to look at matrix by matrix without reading them: of a view of data in files, the whole."""
+    import anndata.abc
+
+    parent = whole(adata)
+    matrices = [matrix_of(parent, layer) for layer in (None, *(key for key in parent.layers if key is not None))]
+    on_disk = any(isinstance(one, anndata.abc.CSRDataset | anndata.abc.CSCDataset) or _place(one) for one in matrices)
+    return parent if on_disk else adata
+
+
+def matrix_of(adata: AnnData, layer: str | None) -> Any:
+    """X or a layer as it lies; None where there is no X, which backed AnnData raise a KeyError for."""
+    try:
+        return adata.X if layer is None else adata.layers[layer]
+    except KeyError:
+        return None
 
 
 def _place(element: Any) -> Place | None:
@@ -322,17 +351,23 @@ def _place(element: Any) -> Place | None:
     return Place(None, element) if isinstance(element, zarr.Group | zarr.Array) else None
 
 
-def scan(matrices: list[StoredMatrix], look: list[Callable[[Any, int], None]], n_columns: int) -> StoredRows:
+def large(matrices: list[StoredMatrix]) -> bool:
+    """Whether the counts of these matrices are too many to be read into memory without being asked."""
+    return sum(one.n_bytes for one in matrices) > IN_MEMORY
+
+
+def scan(matrices: list[StoredMatrix], look: list[Callable[[Any, np.ndarray], None]], n_columns: int) -> StoredRows:
     """Read all of the matrices once, to check them and to count.
 
-    `look[i]` is called with each block of matrix i and the position of its first row.
+    `look[i]` is called with each block of matrix i and the positions of its rows.
     """
     counted, summed, seen = [], [], np.zeros(n_columns, np.int64)
     for matrix, look_at in zip(matrices, look, strict=True):
+        check_dtype(matrix.dtype, matrix.name)
         lengths, totals = np.zeros(matrix.n_rows, np.int64), np.zeros(matrix.n_rows)
         for rows, block in matrix.blocks():
             moved = move_columns(block, matrix.columns, n_columns)
-            look_at(block if matrix.looked_at is None else block[:, matrix.looked_at], int(rows[0]))
+            look_at(block if matrix.looked_at is None else block[:, matrix.looked_at], rows)
             lengths[rows] = np.diff(moved.indptr)
             totals[rows] = moved.sum(1).A1
             seen += np.bincount(moved.indices, minlength=n_columns)

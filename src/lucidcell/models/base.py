@@ -108,7 +108,7 @@ class Model:
         num_threads
             CPU threads; all cores by default.
         checkpoint_dir
-            Folder for atomic checkpoints, from which `resume=True` continues a killed run bit for bit.
+            Folder for atomic checkpoints, from which `resume=True` continues a killed run of one process bit for bit.
         resume
             Continue from the checkpoint in `checkpoint_dir`, if there is one.
         progress

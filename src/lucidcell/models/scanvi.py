@@ -260,11 +260,11 @@ class SCANVIModule(nn.Module):
         return Loss(cells, batch.n_cells, found, self.joint_terms(drawn.z, batch.label))
 
     def joint_terms(self, z: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Algorithm 1's cross-entropy of the labelled cells of a batch, if it is used and there are any."""
+        """Algorithm 1's cross-entropy of the labelled cells of a batch, if it is used; 0 where there are none."""
         labelled = label >= 0
-        if self.config.training == "alternate" or not labelled.any():
+        if self.config.training == "alternate":
             return {}
-        cross_entropy = self.cross_entropy(z[labelled], label[labelled])
+        cross_entropy = self.cross_entropy(z[labelled], label[labelled]) if labelled.any() else z.new_zeros(())
         return {"weighted_classification": self.config.classification_ratio * cross_entropy}
 
     def cross_entropy(self, z: Tensor, label: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ def fit_bins(
     with tqdm(total=len(bins), disable=not progress, unit="bin", desc="siVAE of each bin") as bar:
 
         def arguments_of(b: int) -> tuple[Any, ...]:
-            bar.update(b + 1 - bar.n)
+            bar.update(max(0, b + 1 - bar.n))
             file = None if place is None else place / bins[b].file
             made = file is not None and file.exists()
             cells = None if made else adata[bins[b].rows].to_memory()

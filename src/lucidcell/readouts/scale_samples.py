@@ -22,7 +22,7 @@ from lucidcell.errors import DataError
 from lucidcell.readouts.expression import as_batch
 
 if TYPE_CHECKING:
-    from lucidcell.cells.cells import Cells
+    from lucidcell.cells.cells import Cells, CellWindow
     from lucidcell.models.factor_model import FactorModel
     from lucidcell.readouts.groups import Comparison
 
@@ -53,7 +53,7 @@ class Batches:
 class Draws:
     """N draws for one group."""
 
-    cells: Cells
+    cells: Cells | CellWindow
     rows: np.ndarray  # (N,) position in `cells` of the cell behind each draw
     z: Tensor  # (N, D)
     n_cells: int  # different cells among them
@@ -93,7 +93,7 @@ def draw(cells: Cells, rows: np.ndarray, n: int, seed: int, draw_z: DrawZ) -> Dr
     whole, remainder = divmod(n, len(rows))
     positions = np.concatenate([np.tile(np.arange(len(rows)), whole), rng.permutation(len(rows))[:remainder]])
     chosen = rows[rng.permutation(positions)]
-    return Draws(cells, chosen, draw_z(cells, chosen, rng), min(n, len(rows)), int(rows[0]))
+    return Draws(cells.window(chosen), chosen, draw_z(cells, chosen, rng), min(n, len(rows)), int(rows[0]))
 
 
 @dataclass(frozen=True)

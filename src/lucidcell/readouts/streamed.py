@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ def to_zarr(out: str | Path, cells: Cells, n_columns: int, read: Callable[[Cells
     path = Path(out)
     if path.exists():
         raise FileError(f"{path} exists already; choose another path for out, or delete it first.")
-    n, temporary = len(cells), path.with_name(f".{path.name}.tmp")
+    n, temporary = len(cells), path.with_name(f".{path.name}.{os.getpid()}.tmp")
     step = max(1, min(n, CELLS_AT_A_TIME, MOST_VALUES // max(1, n_columns)))
     try:
         array = zarr.open_array(

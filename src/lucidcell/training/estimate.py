@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lucidcell.maths.sampling import some_rows
+import numpy as np
+
 from lucidcell.training.loop import epochs_per_phase, fit
+from lucidcell.training.split import hold_out
 
 if TYPE_CHECKING:
     from lucidcell.models.base import Model
     from lucidcell.training.settings import Settings
 
 STEPS = 30  # of an epoch that is timed
+SHORTEST_STRETCH = 240  # cells
 COPIES = 5  # of the weights: themselves, gradients, two moments, the best so far
 COPIES_IN_CHECKPOINT = 4
 BYTES_OF_CELL, BYTES_OF_NUMBER = 80, 16  # in the tables of a run folder, about; a number is there twice
@@ -45,13 +48,13 @@ def estimate(model: Model, settings: Settings) -> Estimate:
     assert settings.batch_size is not None
     assert settings.max_epochs is not None
     cells = model._own_cells("train it")
-    some = cells.select(some_rows(len(cells), STEPS * settings.batch_size))
+    some = cells.select(_stretches(len(cells), STEPS * settings.batch_size))
     few = replace(settings, max_epochs=1)
     for _ in range(2):  # the first time also compiles
         module = model._new_module(some, few)
         record = fit(module, model._cells_to_train(some, few), few, progress=False)
     phases = module.phases()  # type: ignore[operator]
-    n_train = round(settings.train_size * len(cells))
+    n_train = len(hold_out(len(cells), settings.train_size, settings.seed)[0])
     plan = epochs_per_phase(phases, settings.max_epochs, n_train)
     seconds = 0.0
     ends = record.history.groupby("phase", sort=False)["seconds"].max()
@@ -64,13 +67,23 @@ def estimate(model: Model, settings: Settings) -> Estimate:
     n_factors = getattr(model.config, "n_latent", 10)
     tables = len(cells) * (BYTES_OF_CELL + n_factors * BYTES_OF_NUMBER) / 2**30
     tables += model.schema.n_genes * (BYTES_OF_CELL + n_factors * BYTES_OF_NUMBER) / 2**30
-    buffer = 0.0 if cells.in_memory else settings.buffer_gb
+    buffer = 0.0 if cells.in_memory else 1.5 * settings.buffer_gb  # two windows, and held-out cells
     return Estimate(
         epochs=sum(plan),
         seconds=seconds,
         memory_gb=(peak_memory_gb() or 0.0) + COPIES * weights + buffer,
         disk_gb=tables + (1 + COPIES_IN_CHECKPOINT) * weights,
     )
+
+
+def _stretches(n: int, most: int) -> np.ndarray:
+    """At most `most` of n rows, in a few stretches all over them, which files give up as fast as in training."""
+    if n <= most:
+        return np.arange(n)
+    n_stretches = max(1, most // SHORTEST_STRETCH)
+    length = most // n_stretches
+    starts = np.linspace(0, n - length, n_stretches).astype(int)
+    return np.unique(starts[:, None] + np.arange(length))
 
 
 def peak_memory_gb() -> float | None:

@@ -56,7 +56,7 @@ def held_out_in_memory(cells: Cells, rows: np.ndarray, seed: int, buffer_gb: flo
     alone = replace(cells, partners=None)
     most = alone.cells_within(buffer_gb * 2**30 / 2)
     if len(rows) > most:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, max(2, most), replace=False))
+        rows = np.sort(np.random.default_rng(seed).choice(rows, min(len(rows), max(2, most)), replace=False))
     return alone.window(rows), rows
 
 

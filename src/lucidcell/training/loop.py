@@ -156,7 +156,9 @@ class _Loop:
             plan = epochs_per_phase(phases, self.settings.max_epochs, len(self.train_rows))
             self.n_planned = sum(plan)
             self.identity = _identity(self.module, phases, self.cells, self.settings) if self.folder else {}
+            self.identity["windows"] = None if self.feed.windows is None else list(self.feed.windows)
             checkpoint = Checkpoint.read(self.folder) if resume and self.folder else None
+            self._check_same_checkpoint(checkpoint)
             if checkpoint is not None:
                 self._check_same_run(checkpoint)
             stopped = "finished"
@@ -345,7 +347,7 @@ class _Loop:
         held_out = self.processes.part(self.held_out_rows) if spread else self.held_out_rows
         self.module.eval()
         with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
-            torch.manual_seed(self.processes.seed(self.settings.seed))
+            torch.manual_seed(self.processes.seed(self.settings.seed) if spread else self.settings.seed)
             for start in range(0, len(held_out), VALIDATION_BATCH):
                 rows = held_out[start : start + VALIDATION_BATCH]
                 loss = phase.loss(self.held_out.take(rows).to(self.device), 1.0)
@@ -354,10 +356,11 @@ class _Loop:
                 for name, value in loss.dataset.items():
                     of_data_set[name] = of_data_set.get(name, 0.0) + float(value) * len(rows) / n
         self.module.train()
-        if spread:
-            terms = self.processes.sum_of(terms, self.device)
-            of_data_set = self.processes.sum_of(of_data_set, self.device)
-        return terms, of_data_set
+        n_times = 1 if spread else self.processes.size
+        return tuple(  # type: ignore[return-value]
+            {name: value / n_times for name, value in self.processes.sum_of(one, self.device).items()}
+            for one in (terms, of_data_set)
+        )
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -384,15 +387,25 @@ class _Loop:
         self.last_written = time.perf_counter()
         self.cost_of_writing = self.last_written - now
 
+    def _check_same_checkpoint(self, checkpoint: Checkpoint | None) -> None:
+        """Of all processes, each of which reads it from what it takes for the same folder."""
+        run = None if checkpoint is None else checkpoint.facts["run"]
+        position = None if run is None else (run["phase"], run["epoch"], run["step"])
+        if len(set(self.processes.gather(position))) > 1:
+            raise SettingError(
+                f"the processes do not find the same checkpoint in {self.folder}: it must be where all can read it."
+            )
+
     def _check_same_run(self, checkpoint: Checkpoint) -> None:
         before, now = checkpoint.facts.get("identity", {}), dict(self.identity)
         n_before = checkpoint.facts.get("processes", 1)
+        if n_before > 1 or self.processes.size > 1:  # those of the first process need not be those of all
+            now.pop("num_threads", None)
         if n_before != self.processes.size:
             logger.warning(
                 "a checkpoint of %d processes goes on with %d: not bit for bit what those would have come to.",
                 n_before, self.processes.size,
             )  # fmt: skip
-            del now["num_threads"], now["device"]
         differing = [f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in now if before.get(key) != now[key]]
         if differing:
             raise SettingError(
@@ -402,6 +415,7 @@ class _Loop:
 
     def _restore(self, checkpoint: Checkpoint, optimizers: dict[str, Adam]) -> None:
         self.module.load_state_dict(checkpoint.part("module"))
+        self.processes.agree(self.module)
         self.best_weights = checkpoint.part("best")
         for key, optimizer in optimizers.items():
             optimizer.load_state(checkpoint.part(f"optimizer.{key}"))
@@ -431,7 +445,8 @@ def _identity(module: nn.Module, phases: list[Phase], cells: Cells, settings: Se
     course = [(one.name, one.share, one.warmup, one.n_items, one.turn and one.turn.steps) for one in phases]
     structure = zlib.crc32(repr((weights, course, getattr(module, "config", None))).encode())
     checksums = {"checksum of the data": data, "checksum of the structure": structure}
-    return asdict(settings) | {"n_cells": len(cells)} | checksums
+    device = {"device": torch.device(settings.device).type}  # of several processes each has another GPU
+    return asdict(settings) | device | {"n_cells": len(cells)} | checksums
 
 
 def epochs_per_phase(phases: list[Phase], max_epochs: int, n_train: int) -> list[int]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import nn
 from lucidcell.errors import SettingError, TrainingError
 from lucidcell.maths import across
 
+T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # for a process that is slower, or gone without a word
 NOISE = 1_000_003  # between the seeds of processes
 
@@ -45,9 +47,9 @@ def alone() -> Iterator[None]:
             os.environ["TORCHELASTIC_RUN_ID"] = run
 
 
-def on_device(kind: str) -> str:
+def own_device(device: str) -> str:
     """The device of this process: with several on a machine, each has a GPU of its own."""
-    return kind if n_here() == 1 else f"{kind}:{os.environ['LOCAL_RANK']}"
+    return device if n_here() == 1 or device != "cuda" else f"cuda:{os.environ['LOCAL_RANK']}"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Processes:
         if size == 1:
             return cls()
         if not torch.distributed.is_initialized():
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
             with _in_a_sentence():
                 torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
             atexit.register(_leave)
@@ -119,13 +123,22 @@ class Processes:
             parameter.grad = gradient.view_as(parameter) if somewhere else None
 
     def sum_of(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-        """Numbers by name, the same names in the same order everywhere, summed over the processes."""
+        """Numbers by name, summed over the processes; a name that one of them lacks counts as 0 there."""
         if self.size == 1:
             return dict(values)
-        names = list(values)
-        summed = across.add_up(torch.tensor([values[name] for name in names], dtype=torch.float64, device=device))
+        names = list(dict.fromkeys(name for one in self.gather(list(values)) for name in one))
+        of_here = [values.get(name, 0.0) for name in names]
+        summed = across.add_up(torch.tensor(of_here, dtype=torch.float64, device=device))
         torch.distributed.broadcast(summed, 0)  # the same to the last bit, since decisions hang on it
         return dict(zip(names, summed.tolist(), strict=True))
+
+    def gather(self, what: T) -> list[T]:
+        """What each process gives, in the order of their ranks."""
+        found: list[Any] = [what]
+        if self.size > 1:
+            found = [None] * self.size
+            torch.distributed.all_gather_object(found, what)
+        return found
 
     def agree(self, module: nn.Module) -> None:
         """Give all processes the weights of the first."""

@@ -14,7 +14,7 @@ import torch
 from lucidcell.errors import SettingError
 from lucidcell.maths import threads
 from lucidcell.maths.fused import has_bfloat16_products, low_precision
-from lucidcell.training.processes import n_here, on_device
+from lucidcell.training.processes import n_here, own_device
 
 # Measured on paul15, pbmc4k_hvg2000 and scanpy_10x_10k (LOG.md, 2026-11-21): the smallest budget whose held-out ELBO
 # is past that of 400 epochs of the usual recipe on all three, with room to spare.
@@ -61,7 +61,9 @@ class Settings:
         learning_rate = rate * default_learning_rate(batch_size) if self.learning_rate is None else self.learning_rate
         device = self.device
         if device == "auto":
-            device = on_device("cuda") if torch.cuda.is_available() else "cpu"
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = own_device(device)
+        _check_device(device)
         max_epochs = self.max_epochs
         if max_epochs is None:
             steps_of_epoch = math.ceil(n_train / batch_size)
@@ -137,7 +139,7 @@ def default_learning_rate(batch_size: int) -> float:
 def environment(settings: Settings) -> Iterator[None]:
     """Threads, matrix precision and random state of a run; all restored on leaving."""
     before = torch.get_float32_matmul_precision()
-    cuda = [torch.cuda.current_device()] if settings.device.startswith("cuda") else []
+    cuda = [torch.device(settings.device)] if settings.device.startswith("cuda") else []
     low = settings.precision == "bfloat16"
     with threads.limit(settings.num_threads), torch.random.fork_rng(devices=cuda), low_precision(low):
         torch.manual_seed(settings.seed)
