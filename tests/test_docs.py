@@ -229,7 +229,7 @@ def outcome_of_large_data(names: dict[str, Any], folder: Path) -> None:
     assert names["in_the_file"]
     assert not names["joint"].cells.in_memory
     assert names["same"]
-    assert names["estimate"].epochs == 58
+    assert names["estimate"].epochs == 60
     assert names["joint"].schema.batch_categories == ("first", "second")
     assert (folder / "fits" / "seed2").is_dir()
 

@@ -85,6 +85,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_with_a_sentence_and_another_number_goes_on(file: Path, tmp_path: Path) -> None:
     script = tmp_path / "dying.py"
     script.write_text(DYING)
