@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+FEW = 4096  # numbers: so few are sent to all and added up there, in one exchange instead of several
+
 _n_processes = 1
 
 
@@ -38,10 +40,23 @@ def total(x: Tensor) -> Tensor:
 
 
 def add_up(x: Tensor) -> Tensor:
-    """The same in place, without gradients."""
-    if _n_processes > 1:
+    """The same without gradients; `x` itself may be overwritten."""
+    if _n_processes == 1:
+        return x
+    if x.numel() > FEW:
         torch.distributed.all_reduce(x)
-    return x
+        return x
+    parts = [torch.empty_like(x) for _ in range(_n_processes)]
+    torch.distributed.all_gather(parts, x)
+    return torch.stack(parts).sum(0)
+
+
+def add_up_together(*tensors: Tensor) -> list[Tensor]:
+    """Several tensors in one message, which costs little more than each of them."""
+    if _n_processes == 1:
+        return list(tensors)
+    sums = add_up(torch.cat([one.reshape(-1) for one in tensors])).split([one.numel() for one in tensors])
+    return [one.view_as(like) for one, like in zip(sums, tensors, strict=True)]
 
 
 class _Total(torch.autograd.Function):
@@ -64,11 +79,12 @@ class Norm(nn.BatchNorm1d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
-        sums = total(torch.cat([x.sum(0), x.new_full((1,), len(x))]))
+        from_running = x - self.running_mean  # nearly centred, so that squares lose no digits
+        sums = total(torch.cat([from_running.sum(0), from_running.square().sum(0), x.new_full((1,), len(x))]))
         n = sums[-1].detach()
-        mean = sums[:-1] / n
-        centred = x - mean
-        variance = total(centred.square().sum(0)) / n
+        shift, square = (sums[:-1] / n).chunk(2)
+        centred, variance = from_running - shift, (square - shift.square()).clamp(min=0)
+        mean = self.running_mean + shift.detach()
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)

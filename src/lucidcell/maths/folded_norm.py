@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lucidcell.maths.across import add_up
+from lucidcell.maths.across import add_up_together, n_processes
 
 
 class Folded(NamedTuple):
@@ -39,10 +39,11 @@ class _Fold(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        n = add_up(inputs.new_full((), len(inputs)))
-        mean_input = add_up(inputs.sum(0)).div_(n)
-        centred = inputs - mean_input
-        product = weight @ add_up(torch.mm(centred.t(), centred)).div_(n)  # W Cov(h), (G, P)
+        local = inputs.mean(0)
+        centred = inputs - local
+        n, mean_input, covariance = _moments(inputs.new_full((), len(inputs)), local, torch.mm(centred.t(), centred))
+        centred = centred if n_processes() == 1 else inputs - mean_input
+        product = weight @ covariance  # W Cov(h), (G, P)
         mean, variance = weight @ mean_input, torch.linalg.vecdot(product, weight).clamp_(min=0)
         inverse_sd = (variance + eps).rsqrt_()
         scale = gamma * inverse_sd
@@ -59,6 +60,16 @@ class _Fold(torch.autograd.Function):
         d_mean = -(d_bias * scale)
         twice = d_variance[:, None] * 2
         d_unfolded = torch.addcmul(d_weight * scale[:, None], product, twice).addr_(d_mean, mean_input)
-        d_covariance = add_up(weight.t() @ (weight * twice))
-        d_inputs = torch.addmm(add_up(d_mean @ weight), centred, d_covariance).div_(n)
+        d_covariance, d_mean_input = add_up_together(weight.t() @ (weight * twice), d_mean @ weight)
+        d_inputs = torch.addmm(d_mean_input, centred, d_covariance).div_(n)
         return d_inputs, d_unfolded, d_gamma, d_bias, None
+
+
+def _moments(n: Tensor, mean: Tensor, scatter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, mean and covariance over all processes, from rows, mean and centred products of each."""
+    if n_processes() == 1:
+        return n, mean, scatter.div_(n)
+    products = scatter + n * torch.outer(mean, mean)
+    n_all, total, products = add_up_together(n, n * mean, products)
+    mean_all = total / n_all
+    return n_all, mean_all, products / n_all - torch.outer(mean_all, mean_all)
