@@ -259,6 +259,7 @@ class Cells:
         external_key: str | None = None,
         external_required: bool = True,
         model: str = "SCVI",
+        quiet: bool = False,
     ) -> Cells:
         """Check data for a trained model: genes are found by name in any order, categories by name.
 
@@ -280,6 +281,8 @@ class Cells:
             Whether data without it are refused; otherwise they have none.
         model
             Name of the model, for messages.
+        quiet
+            Whether doubts are kept to the record.
 
         Raises
         ------
@@ -298,7 +301,7 @@ class Cells:
         rows = parts.rows_where_they_lie(chosen, schema.gene_names, model=model, counts=schema.counts)
         if schema.counts:
             check_empty_cells(rows, parts.cell_names(), chosen, model=model, all_genes=False)
-        record = record_data(rows, present, warnings)
+        record = record_data(rows, present, warnings, quiet=quiet)
         return replace(_assemble(parts, schema, annotations, rows, record, external_key), present=present)
 
     @classmethod

@@ -175,14 +175,16 @@ def check_names(adata: AnnData, *, smallest: int = 2) -> None:
         )
 
 
-def record_data(rows: Rows | StoredRows, present: np.ndarray, warnings: list[str]) -> DataRecord:
+def record_data(
+    rows: Rows | StoredRows, present: np.ndarray, warnings: list[str], *, quiet: bool = False
+) -> DataRecord:
     """Summarise what the model will see; genes that are not `present` (G,) do not count as silent."""
     sums = rows.sums()
     lengths = rows.lengths()
     n_silent = int(np.count_nonzero((rows.columns_seen() == 0) & present))
     if n_silent:
         warnings = [*warnings, f"{n_silent} of {rows.n_columns} genes are zero in every cell"]
-    for warning in warnings:
+    for warning in () if quiet else warnings:
         logger.warning("%s.", warning)
     return DataRecord(
         n_cells=rows.n_rows,

@@ -7,7 +7,7 @@ can say is a function in `readouts/`; the method here is one line.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from inspect import signature
 from pathlib import Path
@@ -18,6 +18,7 @@ import pandas as pd
 
 from lucidcell.cells.batch import Batch
 from lucidcell.cells.cells import Cells
+from lucidcell.cells.loader import Loader
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError, NotTrainedError, SettingError
 from lucidcell.models import storage
@@ -82,6 +83,7 @@ class Model:
         precision: str = "auto",
         gradient_clip: float | None = None,
         buffer_gb: float = 0.5,
+        loader: Iterable[Mapping[str, Any]] | None = None,
         **unknown: object,
     ) -> None:
         """Train from a fresh start; with `resume`, from the last checkpoint.
@@ -120,6 +122,10 @@ class Model:
         buffer_gb
             For cells in a file that is read while training (`read_h5ad(backed="r")`): memory for their counts, in GiB.
             The more, the better they are mixed (docs/scaling.md).
+        loader
+            Batches to train on from elsewhere, such as annbatch's loader: an iterable with a length, gone through once
+            an epoch, of dicts with X (cells x the model's genes) and obs. The model's own cells then give start values
+            and held-out cells. `max_epochs` has no default with it, and `batch_size` no meaning.
 
         Raises
         ------
@@ -141,6 +147,7 @@ class Model:
         self.record = fit(
             self.module, self._cells_to_train(cells, settings), settings, keep=self._never_held_out(cells, settings),
             checkpoint_dir=folder, resume=resume, progress=progress,
+            loader=None if loader is None else self._loader(loader, max_epochs),
         )  # fmt: skip
         self.module.to("cpu")
         self.history = self.record.history
@@ -170,6 +177,15 @@ class Model:
         known = tuple(field.name for field in fields(Settings))
         refuse_keywords("estimate_training", {name: one for name, one in training.items() if name not in known}, known)
         return estimate(self, self._resolve(Settings(**training)))
+
+    def _loader(self, batches: Iterable[Mapping[str, Any]], max_epochs: int | None) -> Loader:
+        if max_epochs is None:
+            raise SettingError("with a loader, whose cells are not known, max_epochs has no default: say how many.")
+        if self.external_of(vars(self.config))[0] is not None:
+            raise SettingError(
+                "a loader has no external embedding: make the model without external_key, or train from files."
+            )
+        return Loader(batches, self.schema, type(self).__name__)
 
     def _resolve(self, settings: Settings) -> Settings:
         """The settings with this model's defaults."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lucidcell.cells.cells import Cells
+from lucidcell.cells.loader import Loader
 from lucidcell.training.processes import Processes
 from lucidcell.training.split import cut, shuffled
 
@@ -74,6 +75,28 @@ class Items:
 
     def take(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(rows)
+
+
+class LoaderFeed:
+    """The batches of a loader, which has its own order."""
+
+    windows = None
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The number of each step, since the cells are not known before."""
+        return list(np.arange(len(self.loader))[:, None])
+
+    def stretches(self, epoch: int, step: int) -> Iterator[Stretch]:
+        """The epoch from a step on."""
+        batches = self.batches(epoch)
+        self.loader.start(step)
+        yield Stretch(step, len(batches), batches, self.loader)
 
 
 class Feed:

@@ -26,11 +26,12 @@ from tqdm.auto import tqdm
 if TYPE_CHECKING:
     from lucidcell.cells.batch import Batch
     from lucidcell.cells.cells import Cells
+    from lucidcell.cells.loader import Loader
 from lucidcell.cells.on_device import CellsOnDevice, fits
 from lucidcell.errors import SettingError, TrainingError
 from lucidcell.maths import threads
 from lucidcell.training.checkpoint import Checkpoint
-from lucidcell.training.feed import Feed, Items, Source, Windows, held_out_in_memory
+from lucidcell.training.feed import Feed, Items, LoaderFeed, Source, Windows, held_out_in_memory
 from lucidcell.training.optimizer import Adam
 from lucidcell.training.phases import Loss, Phase, Trainable, Turn
 from lucidcell.training.processes import Processes
@@ -91,6 +92,7 @@ def fit(
     checkpoint_dir: Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    loader: Loader | None = None,
 ) -> Record:
     """Train `module` on `cells` in place and leave it in evaluation mode with the best weights found.
 
@@ -110,28 +112,41 @@ def fit(
         Go on from the checkpoint in `checkpoint_dir` if there is one.
     progress
         Show a progress bar.
+    loader
+        Where training batches come from, in the place of `cells`, which are then held out or give start values.
 
     Raises
     ------
     TrainingError
         If the loss stops being finite.
     """
-    return _Loop(module, cells, settings, keep, checkpoint_dir).run(resume=resume, progress=progress)
+    return _Loop(module, cells, settings, keep, checkpoint_dir, loader).run(resume=resume, progress=progress)
 
 
 class _Loop:
     def __init__(
-        self, module: nn.Module, cells: Cells, settings: Settings, keep: np.ndarray | None, checkpoint_dir: Path | None
+        self,
+        module: nn.Module,
+        cells: Cells,
+        settings: Settings,
+        keep: np.ndarray | None,
+        checkpoint_dir: Path | None,
+        loader: Loader | None,
     ) -> None:
         self.module, self.cells, self.settings, self.folder = module, cells, settings, checkpoint_dir
-        self.device = torch.device(settings.device)
+        self.loader, self.device = loader, torch.device(settings.device)
         self.processes = Processes.join(self.device)
         self.train_rows, self.validation_rows = hold_out(len(cells), settings.train_size, settings.seed, keep)
         assert settings.batch_size is not None
         windows = Windows.of(cells, settings.batch_size, settings.buffer_gb)
         source = CellsOnDevice.of(cells, self.device) if fits(cells, self.device) else cells
-        self.feed = Feed(source, self.train_rows, settings.batch_size, settings.seed, windows, self.processes)
-        self.processes.check_batches(self.feed.batches(0))
+        self.feed: Feed | LoaderFeed
+        if loader is None:
+            self.feed = Feed(source, self.train_rows, settings.batch_size, settings.seed, windows, self.processes)
+            self.processes.check_batches(self.feed.batches(0))
+        else:
+            self.processes.require_one("a loader")
+            self.feed = LoaderFeed(loader)
         self.held_out: Source
         self.held_out, self.held_out_rows = source, self.validation_rows
         if not cells.in_memory and len(self.validation_rows):
@@ -157,6 +172,7 @@ class _Loop:
             self.n_planned = sum(plan)
             self.identity = _identity(self.module, phases, self.cells, self.settings) if self.folder else {}
             self.identity["windows"] = None if self.feed.windows is None else list(self.feed.windows)
+            self.identity["batches of the loader"] = len(self.feed.batches(0)) if self.loader else None
             checkpoint = Checkpoint.read(self.folder) if resume and self.folder else None
             self._check_same_checkpoint(checkpoint)
             if checkpoint is not None:
@@ -273,7 +289,8 @@ class _Loop:
                     nn.utils.clip_grad_norm_(optimizer.parameters, settings.gradient_clip)
                 optimizer.step(settings.learning_rate * one_cycle(progress))
                 optimizer.clear_gradients()
-                self._add(loss, objective.item(), len(batches[step]))
+                n_batch = loss.n_cells if self.processes.size == 1 else len(batches[step])
+                self._add(loss, objective.item(), n_batch)
                 state.step = step + 1
                 if step + 1 < per_epoch:
                     self._checkpoint_if_due(optimizers)

@@ -109,6 +109,11 @@ class Processes:
                 "processes, or choose a larger batch_size."
             )
 
+    def require_one(self, what: str) -> None:
+        """Raise `SettingError` if there are several."""
+        if self.size > 1:
+            raise SettingError(f"{what} is for one process, and there are {self.size}: start one, or train from files.")
+
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace every gradient by its sum over the processes, in one message."""
         if self.size == 1:
