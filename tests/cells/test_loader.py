@@ -64,9 +64,25 @@ def test_batches_in_the_same_order_train_the_same_model(simulated: ad.AnnData, l
 
 
 def test_labels_of_the_batches_are_learnt(simulated: ad.AnnData) -> None:
-    model = lc.SCANVI(simulated, labels_key="cell_type", n_hidden=16, n_latent=3)
-    model.train(**TRAINING, loader=Batches(simulated))
-    assert np.isfinite(model.predict(soft=True)).all().all()
+    """The model's own cells have no label but one of each type."""
+    few = simulated.copy()
+    labels = few.obs["cell_type"].astype(str)
+    few.obs["known"] = np.where(~labels.duplicated(), labels, "?")
+    model = lc.SCANVI(few, labels_key="known", unlabeled_category="?", training="joint", n_hidden=32, n_latent=4)
+    simulated.obs["known"] = labels
+    model.train(60, batch_size=32, progress=False, loader=Batches(simulated))
+    assert np.mean(model.predict() == labels.to_numpy()) > 0.8
+    with pytest.raises(SettingError, match="make the model with training='joint'"):
+        lc.SCANVI(few, labels_key="known", unlabeled_category="?").train(**TRAINING, loader=Batches(simulated))
+
+
+def test_a_refused_loader_leaves_a_trained_model_as_it_is(simulated: ad.AnnData) -> None:
+    model = model_of(simulated)
+    model.train(**TRAINING)
+    before = model.get_latent_representation()
+    with pytest.raises(SettingError):
+        model.train(loader=Batches(simulated))
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
 
 
 def test_a_killed_run_goes_on_where_it_was(simulated: ad.AnnData, tmp_path: Path) -> None:
@@ -87,11 +103,18 @@ def test_a_killed_run_goes_on_where_it_was(simulated: ad.AnnData, tmp_path: Path
     [
         (3, "loader is a int; it must be an iterable with a length"),
         ({"X": 1}, "loader is a dict"),
-        ([], "loader has no batch"),
+        ([], "loader is a list; it must be an iterable with a length"),
+        ((one for one in ()), "loader is a generator"),
+        (
+            [{"X": np.ones((4, 50)), "obs": {"batch": 1}}],
+            "loader gave a dict as obs; it must be a DataFrame of 4",
+        ),
+        ([{"X": np.ones((3, 50)), "obs": FOUR}], "loader gave a DataFrame as obs; it must be a DataFrame of 3 cells"),
+        ([{"X": np.ones((4, 50)), "obs": FOUR, "var": FOUR}], "loader gives genes in another order"),
         ([{"obs": None}], "loader gave a dict without X"),
         (
             [{"X": np.ones((4, 3))}],
-            r"X of shape \(4, 3\); a batch has at least 2 cells, and the model 50 genes",
+            r"X of shape \(4, 3\); a batch has at least 2 cells .*, and the model 50 genes",
         ),
         ([{"X": np.ones((1, 50))}], r"loader gave X of shape \(1, 50\)"),
         ([{"X": np.full((4, 50), 0.5), "obs": FOUR}], "X holds 200 non-integer values"),
@@ -108,6 +131,8 @@ def test_what_a_loader_cannot_give(simulated: ad.AnnData) -> None:
     with pytest.raises(SettingError, match="max_epochs has no default: say how many"):
         model_of(simulated).train(loader=Batches(simulated))
     simulated.obsm["E"] = np.ones((len(simulated), 3), np.float32)
+    with pytest.raises(SettingError, match="make it of one AnnData with batch_key"):
+        lc.SCVI([simulated[:60], simulated[60:]], n_hidden=16).train(**TRAINING, loader=Batches(simulated))
     with pytest.raises(SettingError, match="a loader has no external embedding"):
         lc.SCE2TM(simulated, external_key="E", n_topics=3, n_hidden=16).train(**TRAINING, loader=Batches(simulated))
 

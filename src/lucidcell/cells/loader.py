@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,17 +37,19 @@ class Loader:
     """
 
     def __init__(self, batches: Iterable[Mapping[str, Any]], schema: Schema, model: str) -> None:
-        if not isinstance(batches, Iterable) or not isinstance(batches, Sized) or isinstance(batches, Mapping):
+        try:
+            n = 0 if isinstance(batches, Mapping) or not isinstance(batches, Iterable) else len(batches)  # type: ignore[arg-type]
+        except TypeError:
+            n = 0
+        if not n:
             raise SettingError(
                 f"loader is a {type(batches).__name__}; it must be an iterable with a length, of dicts with X and obs."
             )
-        if not len(batches):
-            raise SettingError("loader has no batch.")
-        self.batches, self.schema, self.model = batches, schema, model
+        self.batches, self.n, self.schema, self.model = batches, n, schema, model
         self.left: Iterator[Mapping[str, Any]] = iter(())
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return self.n
 
     def start(self, step: int) -> None:
         """Begin an epoch at a step; the batches before it are passed over."""
@@ -69,25 +71,38 @@ class Loader:
 
         if not isinstance(item, Mapping) or "X" not in item:
             raise DataError(f"loader gave a {type(item).__name__} without X; batches are dicts with X and obs.")
-        x, obs = _matrix(item["X"]), item.get("obs")
-        n_genes = self.schema.n_genes
-        if x.ndim != 2 or x.shape[1] != n_genes or x.shape[0] < 2:
+        x, obs, var, genes = _matrix(item["X"]), item.get("obs"), item.get("var"), list(self.schema.gene_names)
+        if x.ndim != 2 or x.shape[1] != len(genes) or x.shape[0] < 2:
             raise DataError(
-                f"loader gave X of shape {x.shape}; a batch has at least 2 cells, and the model {n_genes} genes."
+                f"loader gave X of shape {x.shape}; a batch has at least 2 cells (leave out a last one that is smaller), and "
+                f"the model {len(genes)} genes."
             )
+        if isinstance(var, pd.DataFrame) and list(var.index) != genes:
+            raise DataError("loader gives genes in another order than the model's: let it give those of the model.")
         table = pd.DataFrame(index=range(x.shape[0])) if obs is None else obs
+        if not isinstance(table, pd.DataFrame) or len(table) != x.shape[0]:
+            raise DataError(f"loader gave a {type(obs).__name__} as obs; it must be a DataFrame of {x.shape[0]} cells.")
+        if lacking := [key for key in self.schema.labels_keys if key not in table]:
+            raise DataError(f"loader gave obs without {lacking[0]!r}, the labels of the model.")
         table = table.set_axis(np.arange(len(table)).astype(str), axis=0)
-        adata = anndata.AnnData(x, obs=table, var=pd.DataFrame(index=list(self.schema.gene_names)))
+        adata = anndata.AnnData(x, obs=table, var=pd.DataFrame(index=genes))
         return Cells.from_schema(adata, self.schema, layer=None, model=self.model, quiet=True)
 
 
 def _matrix(x: Any) -> Any:
-    """As scipy or NumPy."""
-    if not hasattr(x, "detach"):  # no tensor of torch
-        return x if sp.issparse(x) else np.asarray(x)
-    x = x.detach().cpu()
-    if not (x.is_sparse or x.is_sparse_csr):
-        return x.numpy()
-    x = x.to_sparse_csr()
-    parts = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
-    return sp.csr_matrix(parts, shape=tuple(x.shape))
+    """As CSR of scipy, or NumPy."""
+    try:
+        if sp.issparse(x):
+            return x.tocsr()
+        if not hasattr(x, "detach"):  # no tensor of torch
+            return np.asarray(x)
+        x = x.detach().cpu()
+        if not (x.is_sparse or x.is_sparse_csr):
+            return x.numpy()
+        x = x.to_sparse_csr()
+        parts = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
+        return sp.csr_matrix(parts, shape=tuple(x.shape))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"loader gave X as a {type(x).__name__} that cannot be read ({error}): give scipy CSR."
+        ) from error

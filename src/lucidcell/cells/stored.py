@@ -347,7 +347,8 @@ def _place(element: Any) -> Place | None:
     import zarr
 
     if isinstance(element, h5py.Group | h5py.Dataset):
-        return Place(Path(element.file.filename).resolve(), element.name)
+        file = Path(str(element.file.filename)).resolve()
+        return Place(file, element.name) if file.is_file() else None
     return Place(None, element) if isinstance(element, zarr.Group | zarr.Array) else None
 
 

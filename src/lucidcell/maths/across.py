@@ -79,12 +79,13 @@ class Norm(nn.BatchNorm1d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
-        from_running = x - self.running_mean  # nearly centred, so that squares lose no digits
-        sums = total(torch.cat([from_running.sum(0), from_running.square().sum(0), x.new_full((1,), len(x))]))
+        wide = x.double()  # squares around 0 would lose digits
+        sums = total(torch.cat([wide.sum(0), wide.square().sum(0), wide.new_full((1,), len(x))]))
         n = sums[-1].detach()
-        shift, square = (sums[:-1] / n).chunk(2)
-        centred, variance = from_running - shift, (square - shift.square()).clamp(min=0)
-        mean = self.running_mean + shift.detach()
+        center, square = (sums[:-1] / n).chunk(2)
+        variance = (square - center.square()).clamp(min=0).to(x.dtype)
+        mean = center.to(x.dtype)
+        centred, n = x - mean, n.to(x.dtype)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)

@@ -69,7 +69,8 @@ def _moments(n: Tensor, mean: Tensor, scatter: Tensor) -> tuple[Tensor, Tensor, 
     """Rows, mean and covariance over all processes, from rows, mean and centred products of each."""
     if n_processes() == 1:
         return n, mean, scatter.div_(n)
-    products = scatter + n * torch.outer(mean, mean)
-    n_all, total, products = add_up_together(n, n * mean, products)
+    wide = [one.double() for one in (n, n * mean, scatter)]  # products around 0 would lose digits
+    n_all, total, products = add_up_together(*wide[:2], wide[2] + wide[1].outer(wide[1]) / wide[0])
     mean_all = total / n_all
-    return n_all, mean_all, products / n_all - torch.outer(mean_all, mean_all)
+    covariance = products / n_all - torch.outer(mean_all, mean_all)
+    return n_all.to(n.dtype), mean_all.to(n.dtype), covariance.to(n.dtype)

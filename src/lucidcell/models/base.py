@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,13 @@ import pandas as pd
 from lucidcell.cells.batch import Batch
 from lucidcell.cells.cells import Cells
 from lucidcell.cells.loader import Loader
+from lucidcell.cells.parts import PART_KEY
 from lucidcell.cells.schema import Schema
 from lucidcell.errors import DataError, NotTrainedError, SettingError
 from lucidcell.models import storage
 from lucidcell.models.keywords import refuse_keywords, refuse_setup
 from lucidcell.training.loop import Record, fit
+from lucidcell.training.phases import Trainable
 from lucidcell.training.settings import BATCH_SIZE, Settings
 from lucidcell.training.split import hold_out
 
@@ -124,8 +126,9 @@ class Model:
             The more, the better they are mixed (docs/scaling.md).
         loader
             Batches to train on from elsewhere, such as annbatch's loader: an iterable with a length, gone through once
-            an epoch, of dicts with X (cells x the model's genes) and obs. The model's own cells then give start values
-            and held-out cells. `max_epochs` has no default with it, and `batch_size` no meaning.
+            an epoch, of dicts with X (cells x the model's genes) and obs. The model's own cells, which should be like
+            those, then give start values and held-out cells (docs/scaling.md). `max_epochs` has no default with it;
+            `batch_size` is the loader's, to be said for the sake of the learning rate.
 
         Raises
         ------
@@ -143,11 +146,12 @@ class Model:
         if resume and checkpoint_dir is None:
             raise SettingError("resume=True needs checkpoint_dir, the folder with the checkpoint to go on from.")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        elsewhere = None if loader is None else self._loader(loader, max_epochs)
         self.module = self._new_module(cells, settings)
         self.record = fit(
             self.module, self._cells_to_train(cells, settings), settings, keep=self._never_held_out(cells, settings),
             checkpoint_dir=folder, resume=resume, progress=progress,
-            loader=None if loader is None else self._loader(loader, max_epochs),
+            loader=elsewhere,
         )  # fmt: skip
         self.module.to("cpu")
         self.history = self.record.history
@@ -184,6 +188,16 @@ class Model:
         if self.external_of(vars(self.config))[0] is not None:
             raise SettingError(
                 "a loader has no external embedding: make the model without external_key, or train from files."
+            )
+        if any(phase.turn is not None for phase in cast(Trainable, self.module).phases()):
+            raise SettingError(
+                "with a loader no classifier is fitted to cells that are not at hand: make the model with "
+                "training='joint'."
+            )
+        if self.schema.batch_key == PART_KEY:
+            raise SettingError(
+                "the batches of this model are its data sets, which the cells of a loader do not name: make it of one "
+                "AnnData with batch_key."
             )
         return Loader(batches, self.schema, type(self).__name__)
 

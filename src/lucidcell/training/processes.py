@@ -48,8 +48,8 @@ def alone() -> Iterator[None]:
 
 
 def own_device(device: str) -> str:
-    """The device of this process: with several on a machine, each has a GPU of its own."""
-    return device if n_here() == 1 or device != "cuda" else f"cuda:{os.environ['LOCAL_RANK']}"
+    """The device of this process: under torchrun each has a GPU of its own."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "TORCHELASTIC_RUN_ID" in os.environ else device
 
 
 @dataclass(frozen=True)

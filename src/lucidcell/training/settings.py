@@ -107,7 +107,6 @@ class Settings:
             )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingError(f"precision is {self.precision!r}; it must be 'auto', 'float32' or 'bfloat16'.")
-        _check_device(self.device)
 
 
 def _check_device(device: str) -> None:
