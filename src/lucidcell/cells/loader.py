@@ -74,8 +74,8 @@ class Loader:
         x, obs, var, genes = _matrix(item["X"]), item.get("obs"), item.get("var"), list(self.schema.gene_names)
         if x.ndim != 2 or x.shape[1] != len(genes) or x.shape[0] < 2:
             raise DataError(
-                f"loader gave X of shape {x.shape}; a batch has at least 2 cells (leave out a last one that is smaller), and "
-                f"the model {len(genes)} genes."
+                f"loader gave X of shape {x.shape}; a batch has at least 2 cells (leave a smaller last one out), "
+                f"and the model {len(genes)} genes."
             )
         if isinstance(var, pd.DataFrame) and list(var.index) != genes:
             raise DataError("loader gives genes in another order than the model's: let it give those of the model.")
