@@ -140,6 +140,7 @@ def test_fit_writes_a_complete_run_folder(fitted):
     page = (fitted / "report.html").read_text()
     assert "<html" in page
     assert "Z1" in page
+    assert "peak memory, with the data" in page
 
 
 def test_a_fit_is_a_model_of_the_library(fitted, simulated):

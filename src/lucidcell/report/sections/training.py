@@ -34,7 +34,7 @@ def training(run: Run) -> Section | None:
     if "cells_per_second" in record:
         facts.append(("speed", f"{number(round(record['cells_per_second']))} cells/s"))
     if record.get("peak_memory_gb") is not None:
-        facts.append(("memory", f"{record['peak_memory_gb']:.1f} GiB at the peak, with the data"))
+        facts.append(("peak memory, with the data", f"{record['peak_memory_gb']:.1f} GiB"))
     if "n_train" in record and "n_validation" in record:
         facts.append(("training + held-out cells", f"{number(record['n_train'])} + {number(record['n_validation'])}"))
     blocks: list[Block] = [Facts(facts)]
