@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from operator import attrgetter
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from same_cells import assert_same_cells
 
 from lucidcell.cells import matrix as matrix_module
 from lucidcell.cells.cells import Cells
@@ -24,19 +24,7 @@ LAYOUTS = {
 
 
 def assert_same(first: Cells, second: Cells) -> None:
-    for name in (
-        "counts.indptr",
-        "counts.indices",
-        "counts.values",
-        "library",
-        "batch",
-        "label",
-        "covariates",
-        "cell_names",
-    ):
-        one, other = attrgetter(name)(first), attrgetter(name)(second)
-        assert one.dtype == other.dtype, name
-        np.testing.assert_array_equal(one, other, err_msg=name)
+    assert_same_cells(first, second)
     assert first.schema == second.schema
     assert first.record == second.record
 

@@ -130,7 +130,7 @@ class Cells:
     def mean_counts(self) -> np.ndarray:
         """Mean count of each gene, (G,)."""
         total = np.zeros(self.n_genes)
-        for _, block in self.counts.blocks():
+        for block in self.counts.blocks():
             total += np.bincount(block.indices, weights=block.values, minlength=self.n_genes)
         return total / len(self)
 

@@ -27,6 +27,13 @@ class Rows(NamedTuple):
     def n_rows(self) -> int:
         return len(self.indptr) - 1
 
+    @classmethod
+    def unfilled(cls, lengths: np.ndarray, n_columns: int) -> Rows:
+        """Rows of these lengths (n,), whose columns and values are still to be written."""
+        indptr = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=indptr[1:])
+        return cls(indptr, np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32), n_columns)
+
     def lengths(self) -> np.ndarray:
         """Non-zeros of each row, (n,) int64."""
         return np.diff(self.indptr)
@@ -42,9 +49,9 @@ class Rows(NamedTuple):
         """The same as `take`."""
         return self.take(rows)
 
-    def blocks(self) -> Iterator[tuple[int, Rows]]:
-        """All rows as one block, with the position of its first."""
-        yield 0, self
+    def blocks(self) -> Iterator[Rows]:
+        """All rows, as one block."""
+        yield self
 
     def columns_seen(self) -> np.ndarray:
         """In how many rows each column is, (n_columns,) int64."""

@@ -59,11 +59,13 @@ def read_h5ad(path: str | os.PathLike[str], *, backed: Literal["r"] | None = Non
 
     def read() -> AnnData:
         import anndata
+        import h5py
 
         if not backed:
             return anndata.read_h5ad(file)
         adata = _backed_h5ad(file)
-        _check_stored(file, adata)
+        with h5py.File(file, "r") as stored:
+            _check_stored(file, stored, adata)
         return adata
 
     return _read(file, read)
@@ -100,9 +102,7 @@ def read_zarr(path: str | os.PathLike[str], *, backed: Literal["r"] | None = Non
         group = zarr.open_group(folder, mode="r")
         elements = _elements(group) | {"raw": None}  # which AnnData would read into memory
         adata = anndata.AnnData(**elements, X=_as_it_lies(group["X"]) if "X" in group else None)
-        for name, shape in _stored_shapes(group, adata).items():
-            if fault := _stored_fault(group[name], shape):
-                raise damaged(folder, name, fault)
+        _check_stored(folder, group, adata)
         return adata
 
     return _read(folder, read)
@@ -278,22 +278,14 @@ def _format_fault(matrix: Any) -> str | None:
     return None
 
 
-def _check_stored(file: Path, adata: AnnData) -> None:
-    """Check X, the layers and raw/X where they lie, block by block."""
-    import h5py
-
-    with h5py.File(file, "r") as stored:
-        for element, shape in _stored_shapes(stored, adata).items():
-            if fault := _stored_fault(stored[element], shape):
-                raise damaged(file, element, fault)
-
-
-def _stored_shapes(stored: Any, adata: AnnData) -> dict[str, tuple[int, int]]:
-    """The matrices of an open store, and the shapes that they should have."""
-    found = {f"layers/{name}": adata.shape for name in stored.get("layers", {})} | {"X": adata.shape}
+def _check_stored(path: Path, stored: Any, adata: AnnData) -> None:
+    """Check X, the layers and raw/X in an open store, where they lie, block by block."""
+    shapes = {f"layers/{name}": adata.shape for name in stored.get("layers", {})} | {"X": adata.shape}
     if adata.raw is not None:
-        found["raw/X"] = (adata.n_obs, adata.raw.n_vars)
-    return {element: shape for element, shape in found.items() if element in stored}
+        shapes["raw/X"] = (adata.n_obs, adata.raw.n_vars)
+    for element, shape in shapes.items():
+        if element in stored and (fault := _stored_fault(stored[element], shape)):
+            raise damaged(path, element, fault)
 
 
 def _stored_fault(stored: Any, expected: tuple[int, int]) -> str | None:

@@ -115,7 +115,7 @@ def signature_scores(adata: AnnData, signatures: Signatures, *, layer: str | Non
     named = dict.fromkeys(gene for signature in found.values() for genes in signature for gene in genes)
     needed = {gene: j for j, gene in enumerate(named)}
     columns = [position[gene] for gene in needed]
-    matrix = sp.vstack([block.to_scipy()[:, columns] for _, block in counts.blocks()], format="csc")
+    matrix = sp.vstack([block.to_scipy()[:, columns] for block in counts.blocks()], format="csc")
     scores = {}
     for name, signature in found.items():
         signed = [(gene, sign) for genes, sign in zip(signature, (1.0, -1.0), strict=True) for gene in genes]

@@ -111,6 +111,11 @@ class StoredMatrix:
         return 1 if chunks is None else int(np.prod(chunks))
 
     @property
+    def rows_per_chunk(self) -> int:
+        """About how many rows are unpacked together."""
+        return int(self.chunk / max(1.0, self.indptr[-1] / max(1, len(self.indptr) - 1)))
+
+    @property
     def dtype(self) -> np.dtype:
         return np.dtype((self.entries[1] if self.is_sparse else self.matrix).dtype)
 
@@ -127,8 +132,7 @@ class StoredMatrix:
         """Cuts `rows` of the file (sorted) into parts that are read at once: close together, and not too many."""
         if not len(rows):
             return
-        per_row = max(1.0, self.indptr[-1] / max(1, len(self.indptr) - 1))
-        gap = max(GAP, int(self.chunk / per_row))
+        gap = max(GAP, self.rows_per_chunk)
         most = max(PIECE, 2 * self.chunk)
         size = self.indptr[rows + 1]
         start = 0
@@ -232,9 +236,7 @@ class StoredRows:
 
     def _read(self, wanted: np.ndarray) -> Rows:
         """Different rows in the order of all rows."""
-        indptr = np.zeros(len(wanted) + 1, np.int64)
-        np.cumsum(self.counted[wanted], out=indptr[1:])
-        out = Rows(indptr, np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32), self.n_columns)
+        out = Rows.unfilled(self.counted[wanted], self.n_columns)
         first = 0
         for matrix in self.matrices:
             start, stop = np.searchsorted(wanted, [first, first + matrix.n_rows])
@@ -251,33 +253,31 @@ class StoredRows:
             matrix.fill(rows, out, at)
             return
         different, first_at, place = np.unique(rows, return_index=True, return_inverse=True)
-        lengths = np.diff(out.indptr)[at : at + len(rows)][first_at]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        found = Rows(indptr, np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32), self.n_columns)
+        found = Rows.unfilled(out.lengths()[at : at + len(rows)][first_at], self.n_columns)
         matrix.fill(different, found, 0)
         ordered = found.take(place)
         first, last = out.indptr[at], out.indptr[at + len(rows)]
         out.indices[first:last], out.values[first:last] = ordered.indices, ordered.values
 
-    def blocks(self) -> Iterator[tuple[int, Rows]]:
-        """All rows in order, some at a time, each with the position of its first."""
+    def blocks(self) -> Iterator[Rows]:
+        """All rows in order, some at a time."""
         ends = np.cumsum(self.lengths())
         start = 0
         while start < self.n_rows:
             before = int(ends[start - 1]) if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, before + PIECE, side="right")))
-            yield start, self.take(np.arange(start, stop))
+            yield self.take(np.arange(start, stop))
             start = stop
 
     def columns_seen(self) -> np.ndarray:
         """In how many rows each column is, (n_columns,) int64."""
         if self.rows is None:
             return self.seen
-        return sum((block.columns_seen() for _, block in self.blocks()), np.zeros(self.n_columns, np.int64))
+        return sum((block.columns_seen() for block in self.blocks()), np.zeros(self.n_columns, np.int64))
 
     def rows_per_chunk(self) -> int:
         """How many rows lie in one chunk of a file, at most."""
-        return max(int(one.chunk / max(1.0, one.indptr[-1] / max(1, len(one.indptr) - 1))) for one in self.matrices)
+        return max(one.rows_per_chunk for one in self.matrices)
 
     def checksum(self) -> int:
         """Of what is known without reading: values that move within a cell go unnoticed."""

@@ -35,7 +35,7 @@ def from_data(module: SCVIModule, cells: Cells) -> None:
 def moments(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
     """Share of each gene in all counts, with a pseudo-count, and mean of x (x - 1) over cells, both (G,); one pass."""
     totals, factorial = np.full(cells.n_genes, PSEUDO_COUNT), np.zeros(cells.n_genes)
-    for _, (_, genes, x, n_genes) in cells.counts.blocks():
+    for _, genes, x, n_genes in cells.counts.blocks():
         totals += np.bincount(genes, weights=x, minlength=n_genes)
         factorial += np.bincount(genes, weights=x.astype(float) * (x - 1.0), minlength=n_genes)
     return totals / totals.sum(), factorial / len(cells)

@@ -211,7 +211,7 @@ def _observed(cells: Cells, comparison: Comparison) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for side, rows in (("1", comparison.rows1), ("2", comparison.rows2)):
         sums = dict.fromkeys(("raw_mean", "non_zeros_proportion", "raw_normalized_mean"), np.zeros(cells.n_genes))
-        for _, block in cells.counts.select(rows).blocks():
+        for block in cells.counts.select(rows).blocks():
             per_count = np.repeat(NORMALISED_TO / np.maximum(block.sums(), 1), block.lengths())
             values = (block.values, block.values > 0, block.values * per_count)
             for name, value in zip(sums, values, strict=True):

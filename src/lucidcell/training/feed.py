@@ -131,21 +131,22 @@ class Feed:
 
     def stretches(self, epoch: int, step: int) -> Iterator[Stretch]:
         """The epoch from a step on."""
-        batches = self.batches(epoch)
         if self.windows is None or self.reader is None:
+            batches = self.batches(epoch)
             yield Stretch(step, len(batches), batches, self.cells)
             return
-        while step < len(batches):
-            if self.ahead is not None and self.ahead[0] == (epoch, step):
-                stretch = self.ahead[1].result()
-            else:
-                stretch = self._read(batches, step)
-            after = (epoch, stretch.stop) if stretch.stop < len(batches) else (epoch + 1, 0)
-            self.ahead = after, self.reader.submit(self._read, batches if after[0] == epoch else None, *after[::-1])
+        stretch = self.ahead[1].result() if self.ahead and self.ahead[0] == (epoch, step) else None
+        stretch = self._read(epoch, step) if stretch is None else stretch
+        while True:
+            here = stretch.stop < len(stretch.batches)
+            after = (epoch, stretch.stop) if here else (epoch + 1, 0)
+            self.ahead = after, self.reader.submit(self._read, *after, stretch.batches if here else None)
             yield stretch
-            step = stretch.stop
+            if not here:
+                return
+            stretch = self.ahead[1].result()
 
-    def _read(self, batches: list[np.ndarray] | None, step: int, epoch: int = 0) -> Stretch:
+    def _read(self, epoch: int, step: int, batches: list[np.ndarray] | None = None) -> Stretch:
         """From `step` to the end of its window, all of which is held, so that a resumed run has the same one."""
         assert self.windows is not None
         assert isinstance(self.cells, Cells)

@@ -270,8 +270,8 @@ class _Loop:
         self._train_only(phase.parameters)
         for first, stop, batches, source in feed.stretches(len(state.rows), state.step):
             per_epoch = len(batches)
-            mine = [self.processes.part(batch) for batch in batches]
-            ahead: Callable[[], Batch | Tensor] = partial(source.take, mine[min(first, per_epoch - 1)])
+            part = self.processes.part
+            ahead: Callable[[], Batch | Tensor] = partial(source.take, part(batches[min(first, per_epoch - 1)]))
             for step in range(first, stop):
                 progress = (state.epoch * per_epoch + step) / (n_epochs * per_epoch)
                 batch = ahead().to(self.device)
@@ -279,7 +279,7 @@ class _Loop:
                 objective = loss.objective
                 self._guard(loss, objective.item(), phase, step)
                 if step + 1 < stop:  # while the gradients go back
-                    ahead = threads.start(partial(source.take, mine[step + 1]))
+                    ahead = threads.start(partial(source.take, part(batches[step + 1])))
                 if self.processes.size > 1:
                     loss.share(len(batches[step]), self.processes.size).backward()
                     self.processes.sum_gradients(optimizer.parameters)
@@ -338,8 +338,8 @@ class _Loop:
     def _finish_epoch(self, phase: Phase, n_epochs: int, considered: bool) -> dict[str, Any]:
         state = self.state
         row: dict[str, Any] = {"epoch": len(state.rows) + 1, "phase": phase.name}
-        sums = self.processes.sum_of(state.sums | {"": state.n_seen}, self.device)
-        row |= {f"train_{name}": sums[name] / sums[""] for name in state.sums}
+        sums = self.processes.sum_of(state.sums | {"n_seen": state.n_seen}, self.device)
+        row |= {f"train_{name}": sums[name] / sums["n_seen"] for name in state.sums}
         if len(self.validation_rows) and phase.n_items is None:
             terms, of_data_set = self.validate(phase)
             elbo = sum(terms.values())
