@@ -29,15 +29,14 @@ from annotation_tasks import (
     UNKNOWN,
     DataSet,
     Prediction,
-    append,
     by_counts,
     by_neighbours,
-    done,
     our_scanvi,
     paired_interval,
     peer_scanvi,
     scores,
 )
+from rows import append, done
 
 from lucidcell.comparators import coral, scmap_cluster
 

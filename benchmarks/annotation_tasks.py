@@ -214,15 +214,3 @@ def paired_interval(splits: list[pd.DataFrame], ours: str, peer: str, n_draws: i
             difference += gain.sum() / weight
     lower, upper = np.percentile(draws, [2.5, 97.5])
     return {"difference": difference, "lower": lower, "upper": upper}
-
-
-def append(path: Path, rows: list[dict]) -> None:
-    """Rows to the end of a CSV file, and to the screen."""
-    pd.DataFrame(rows).to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.5g")
-    for row in rows:
-        print(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)
-
-
-def done(path: Path, keys: list[str]) -> set[tuple[str, ...]]:
-    """The rows that a CSV file already has, by some of their columns, as text."""
-    return set(pd.read_csv(path, dtype=str)[keys].itertuples(index=False, name=None)) if path.exists() else set()

@@ -29,7 +29,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
-from annotation_tasks import append, done
+from rows import append, done
 
 HERE = Path(__file__).parent
 DENSITY = 0.02

@@ -25,9 +25,10 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from annotation_tasks import UNKNOWN, append, done
+from annotation_tasks import UNKNOWN
 from differential_expression_methods import METHODS, OURS, Result, Task, our_scvi
 from peer_scvi_tools import load
+from rows import append, done
 from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import roc_auc_score
 

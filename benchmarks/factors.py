@@ -22,8 +22,9 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from annotation_tasks import append, done, quiet_scvi
+from annotation_tasks import quiet_scvi
 from peer_scvi_tools import BATCH_KEY, load, split
+from rows import Rows, append, done, fill
 from scipy.linalg import subspace_angles
 
 import lucidcell as lc
@@ -81,12 +82,10 @@ def found_loadings(method: str, adata: ad.AnnData, n_programs: int, seed: int) -
     return NMF(n_programs, random_state=seed, max_iter=1000).fit(logged).components_.T
 
 
-def recovery(programs: list[int], seeds: list[int], methods: list[str]) -> None:
+def recovery(programs: list[int], seeds: list[int], methods: list[str], n_jobs: int) -> None:
     out = HERE / "factors_recovery.csv"
-    finished = done(out, ["programs", "seed", "method"])
-    for n_programs, seed, method in product(programs, seeds, methods):
-        if (str(n_programs), str(seed), method) in finished:
-            continue
+
+    def make(n_programs: int, seed: int, method: str) -> Rows:
         adata = lc.simulate_counts(3000, 800, n_programs=n_programs, n_types=n_programs, n_batches=3, seed=seed)
         begin = time.perf_counter()
         found = found_loadings(method, adata, n_programs, seed)
@@ -100,7 +99,9 @@ def recovery(programs: list[int], seeds: list[int], methods: list[str]) -> None:
         for name, table in (("raw", found), ("varimax", turned)):
             correlations = np.abs(matched(planted, pd.DataFrame(table))[1])
             row |= {f"matched_{name}": correlations.mean(), f"worst_{name}": correlations.min()}
-        append(out, [row | {"seconds": seconds}])
+        return {out: [row | {"seconds": seconds}]}
+
+    fill(out, ["programs", "seed", "method"], product(programs, seeds, methods), make, n_jobs)
     columns = ["subspace", "matched_raw", "matched_varimax", "worst_varimax", "seconds"]
     table = pd.read_csv(out).groupby(["programs", "method"])[columns]
     print(
@@ -119,15 +120,13 @@ def correlated(z: np.ndarray) -> float:
     return float(values[~np.eye(len(values), dtype=bool)].mean())
 
 
-def reconstruction(names: list[str], seeds: list[int], peers: list[str], peer_seeds: list[int]) -> None:
+def reconstruction(names: list[str], seeds: list[int], peers: list[str], peer_seeds: list[int], n_jobs: int) -> None:
     out = HERE / "factors_reconstruction.csv"
-    finished = done(out, ["data", "method", "seed"])
     methods = ["SCVI", *SETTINGS]
     tasks = [(name, method, seed) for name, seed, method in product(names, seeds, methods)]
     tasks += [(name, method, seed) for name, seed, method in product(names, peer_seeds, peers)]
-    for name, method, seed in tasks:
-        if (name, method, str(seed)) in finished:
-            continue
+
+    def make(name: str, method: str, seed: int) -> Rows:
         adata = load(name)
         held_out = split(adata.n_obs, seed)[1]
         begin = time.perf_counter()
@@ -151,7 +150,9 @@ def reconstruction(names: list[str], seeds: list[int], peers: list[str], peer_se
             }
             z = model.get_latent_representation(mc_samples=200)
         row |= {"correlation": correlated(z), "seconds": seconds, "epochs": epochs}
-        append(out, [{"data": name, "method": method, "seed": seed} | row])
+        return {out: [{"data": name, "method": method, "seed": seed} | row]}
+
+    fill(out, ["data", "method", "seed"], tasks, make, n_jobs)
     table = pd.read_csv(out).groupby(["data", "method"], sort=False)
     columns = ["reconstruction", "negative_elbo", "correlation", "seconds"]
     print(pd.concat([table[columns].mean().round(3), table["reconstruction"].std().round(2).rename("sd")], axis=1))
@@ -203,12 +204,13 @@ def main() -> None:
     parser.add_argument("--reconstruction-seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--peer-seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--peers", nargs="*", default=["LinearSCVI"])
+    parser.add_argument("--n-jobs", type=int, default=1, help="fits side by side, of recovery and reconstruction")
     arguments = parser.parse_args()
     if "recovery" in arguments.table:
-        recovery(arguments.programs, arguments.seeds, arguments.methods)
+        recovery(arguments.programs, arguments.seeds, arguments.methods, arguments.n_jobs)
     if "reconstruction" in arguments.table:
         peers = [peer for peer in arguments.peers if peer != "none"]
-        reconstruction(arguments.data, arguments.reconstruction_seeds, peers, arguments.peer_seeds)
+        reconstruction(arguments.data, arguments.reconstruction_seeds, peers, arguments.peer_seeds, arguments.n_jobs)
     if "convergence" in arguments.table:
         convergence({"kang_pbmc_12k": [1000, 3000, 12_261], "simulated": [1000, 10_000, 100_000]})
 

@@ -27,13 +27,12 @@ from annotation_tasks import (
     UNKNOWN,
     DataSet,
     Prediction,
-    append,
     by_neighbours,
-    done,
     our_scanvi,
     peer_scanvi,
     scores,
 )
+from rows import append, done
 
 import lucidcell as lc
 from lucidcell.metrics.clustering import kmeans_clusters, leiden_clusters

@@ -34,10 +34,9 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-from annotation_tasks import append as append_rows
-from annotation_tasks import done
 from peer_scvi_tools import DATA
 from peer_scvi_tools import load as load_shared
+from rows import Rows, append, done, fill, missing
 from scipy.stats import spearmanr
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, silhouette_score
 from sklearn.metrics.pairwise import cosine_similarity
@@ -59,6 +58,7 @@ N_CENTRAL, N_CENTRAL_CELLS, N_TREES = 500, 5000, 10  # of the table of centralit
 BATCH_KEY = {"sc_mixology_3tech": "batch"}
 TWO = {"n_latent": 2}
 ATTRIBUTIONS = ("saliency", "gradient_x_input", "deeplift", "integrated_gradients", "shapley")
+OF_COUNTS = ("SIVAE nb", "LDVAE")
 MODELS: dict[str, Callable[..., Any]] = {
     "SIVAE": lambda a, **k: lc.SIVAE(a, **TWO, **k),
     "SIVAE elbo": lambda a, **k: lc.SIVAE(a, feature_kl_weight="elbo", **TWO, **k),
@@ -87,28 +87,18 @@ def load(name: str) -> ad.AnnData:
     return lc.select_genes(adata, n_top_genes=N_GENES) if adata.n_vars > N_GENES else adata
 
 
-def append(out: Path, row: dict[str, Any]) -> None:
-    """One row to the end of a file."""
-    append_rows(out, [row])
-
-
 def values_of(adata: ad.AnnData) -> pd.DataFrame:
     """Log-normalised expression, cells x genes."""
     return pd.DataFrame(log_normalize(adata.X, "X").toarray(), adata.obs_names, adata.var_names)
 
 
-def missing(out: Path, keys: list[str], wanted: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Combinations that the file has no row for."""
-    finished = done(out, keys)
-    return (one for one in wanted if tuple(map(str, one)) not in finished)
-
-
 # --- hubs -------------------------------------------------------------------------------------------------------
 
 
-def hubs(seeds: list[int]) -> None:
+def hubs(seeds: list[int], n_jobs: int) -> None:
     out = HERE / "gene_space_hubs.csv"
-    for (seed,) in missing(out, ["seed"], ((s,) for s in seeds)):
+
+    def make(seed: int) -> Rows:
         adata = lc.simulate_hubs(seed=seed)
         model = lc.SIVAE(adata, n_latent=10, input="values")
         start = time.perf_counter()
@@ -125,18 +115,20 @@ def hubs(seeds: list[int]) -> None:
         for how in ("explained", "distance"):
             rank = model.get_degree_centrality(how=how).rank(ascending=False)
             row[f"hubs_in_top_ten_{how}"] = int((rank[adata.var["is_hub"].to_numpy()] <= 10).sum())
-        append(out, row | {"seconds": round(seconds)})
+        return {out: [row | {"seconds": round(seconds)}]}
+
+    fill(out, ["seed"], ((seed,) for seed in seeds), make, n_jobs)
 
 
 # --- latent -----------------------------------------------------------------------------------------------------
 
 
-def latent(data: list[str], models: list[str], folds: list[int]) -> None:
-    out = HERE / "gene_space_latent.csv"
-    for name, fold, model in missing(out, ["data", "fold", "model"], product(data, folds, models)):
+def latent(data: list[str], models: list[str], folds: list[int], n_jobs: int) -> None:
+    out, of_loadings = HERE / "gene_space_latent.csv", HERE / "gene_space_loadings.csv"
+
+    def make(name: str, fold: int, model: str) -> Rows:
+        warnings.filterwarnings("ignore")
         values = name == "digits"
-        if values and ("nb" in model or model == "LDVAE"):
-            continue
         adata = load(name)
         truth = adata.obs["cell_type"].astype(str).to_numpy()
         parts = StratifiedKFold(5, shuffle=True, random_state=0).split(truth, truth)
@@ -158,9 +150,13 @@ def latent(data: list[str], models: list[str], folds: list[int]) -> None:
             technology = adata.obs["technology"].astype(str).to_numpy()[train]
             within = [silhouette_score(z[truth[train] == t], technology[truth[train] == t]) for t in np.unique(truth)]
             row["batch_silhouette"] = float(np.mean(within))
+        found = {out: [row | {"seconds": round(seconds)}]}
         if fold == 0 and model in ("SIVAE", "SIVAE nb", "SIVAE linear") and not values:
-            agreement(name, model, fitted, adata[train])
-        append(out, row | {"seconds": round(seconds)})
+            found[of_loadings] = agreement(name, model, fitted, adata[train])
+        return found
+
+    wanted = (one for one in product(data, folds, models) if one[0] != "digits" or one[2] not in OF_COUNTS)
+    fill(out, ["data", "fold", "model"], wanted, make, n_jobs)
 
 
 # --- loadings ---------------------------------------------------------------------------------------------------
@@ -172,8 +168,7 @@ def absolute_spearman(a: pd.DataFrame | np.ndarray, b: pd.DataFrame | np.ndarray
     return float(np.median([abs(spearmanr(a[:, d], b[:, d])[0]) for d in range(a.shape[1])]))
 
 
-def agreement(name: str, model: str, fitted: Any, cells: ad.AnnData) -> None:
-    out = HERE / "gene_space_loadings.csv"
+def agreement(name: str, model: str, fitted: Any, cells: ad.AnnData) -> list[dict[str, Any]]:
     loadings = fitted.get_loadings()
     cells = cells[:3000]
     expression = log_normalize(cells.X, "X").toarray()
@@ -188,7 +183,7 @@ def agreement(name: str, model: str, fitted: Any, cells: ad.AnnData) -> None:
             row["encoder_with_loadings"] = absolute_spearman(loadings, of_encoder)
             row["encoder_with_decoder"] = absolute_spearman(of_decoder, of_encoder)
         rows.append(row)
-    append_rows(out, rows)
+    return rows
 
 
 # --- centrality and neighbours ----------------------------------------------------------------------------------
@@ -248,8 +243,8 @@ def centrality(data: list[str]) -> None:
         near_rows = [predicted_by(neighbors[method], values, name, method) for method in neighbors]
         central["SIVAE"] = model.get_degree_centrality()
         rhos = {method: spearmanr(one.loc[truth.index], truth)[0] for method, one in central.items()}
-        append_rows(near_out, near_rows)
-        append_rows(out, [{"data": name, "method": method, "spearman": rho} for method, rho in rhos.items()])
+        append(near_out, near_rows)
+        append(out, [{"data": name, "method": method, "spearman": rho} for method, rho in rhos.items()])
 
 
 def predicted_by(near: pd.DataFrame, values: pd.DataFrame, name: str, method: str) -> dict[str, Any]:
@@ -278,7 +273,7 @@ def topic_neighbors(data: list[str]) -> None:
                 tables[" points"] = model.get_gene_embedding()
             for suffix, table in tables.items():
                 rows.append(predicted_by(gene_neighbors(table), values, name, f"{model_name}{suffix}"))
-        append_rows(out, rows)
+        append(out, rows)
 
 
 def truth(data: list[str]) -> None:
@@ -296,7 +291,7 @@ def truth(data: list[str]) -> None:
             "mean_by_networks": papers.mean(),
             "largest_difference": (ours - papers).abs().max(),
         }
-        append(out, row | {"seconds": seconds, "seconds_of_networks": time.perf_counter() - start - seconds})
+        append(out, [row | {"seconds": seconds, "seconds_of_networks": time.perf_counter() - start - seconds}])
 
 
 def pca_loadings(scaled: pd.DataFrame) -> pd.DataFrame:
@@ -347,7 +342,7 @@ def faithful(data: list[str]) -> None:
             row = {"data": name, "model": model, "table": table, "faithfulness": found["faithfulness"].mean()}
             row |= {"deletion": found["deletion"].mean(), "deletion_random": found["deletion_random"].mean()}
             row |= {"insertion": found["insertion"].mean(), "insertion_random": found["insertion_random"].mean()}
-            append(out, row | {"factors_beyond_chance": int((found["p_value"] <= 0.05).sum())})
+            append(out, [row | {"factors_beyond_chance": int((found["p_value"] <= 0.05).sum())}])
 
 
 TYPES = {
@@ -374,7 +369,7 @@ def markers(name: str, model: str, loadings: pd.DataFrame) -> None:
         null.append((shuffled[near] == shuffled[:, None]).mean())
     row = {"data": name, "model": model, "genes": len(v), "silhouette": silhouette_score(v, of_gene, metric="cosine")}
     row |= {"same_set": share, "same_set_shuffled": np.mean(null), "p_value": (1 + np.sum(null >= share)) / 1000}
-    append(out, row)
+    append(out, [row])
 
 
 def missing_models(out: Path, data: list[str]) -> Iterator[tuple[str, str]]:
@@ -394,13 +389,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=None)
     parser.add_argument("--folds", nargs="+", type=int, default=None)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--n-jobs", type=int, default=1, help="fits side by side, of hubs and latent")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     if "hubs" in given.table:
-        hubs(given.seeds)
+        hubs(given.seeds, given.n_jobs)
     if "latent" in given.table:
         models = given.models or [m for m in MODELS if m not in ("SIVAE sample", "SIVAE all", "SIVAE 512 genes a step")]
-        latent(given.data or ["pbmc3k", "mouse_pancreas_e15"], models, given.folds or [0, 1, 2, 3, 4])
+        latent(given.data or ["pbmc3k", "mouse_pancreas_e15"], models, given.folds or [0, 1, 2, 3, 4], given.n_jobs)
     if "truth" in given.table:
         truth(given.data or ["pbmc3k"])
     if "centrality" in given.table:

@@ -17,7 +17,7 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 import torch
-from annotation_tasks import append, done
+from rows import append, done
 
 import lucidcell as lc
 

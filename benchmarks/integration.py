@@ -24,9 +24,9 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from annotation_tasks import done
 from integration_figures import draw
 from integration_tasks import METHODS, N_BINS, PAIRS, TRUTH, Before, Stress, pair, scanvi, stresses, trajectory
+from rows import missing
 
 import lucidcell as lc
 from lucidcell import metrics
@@ -83,7 +83,9 @@ def seeds_of(method: str, n_seeds: int) -> range:
 
 def run_pairs(names: list[str], methods: list[str], n_seeds: int) -> None:
     for name in names:
-        todo = missing([("pairs", name, method, seed) for method in methods for seed in seeds_of(method, n_seeds)])
+        todo = missing(
+            OUT, KEYS, [("pairs", name, method, seed) for method in methods for seed in seeds_of(method, n_seeds)]
+        )
         if not todo:
             continue
         adata = pair(name)
@@ -93,7 +95,7 @@ def run_pairs(names: list[str], methods: list[str], n_seeds: int) -> None:
             after = METHODS[key[2]](adata, key[3])
             seconds = time.perf_counter() - begin
             keep(key, [*score_pair(adata, after, before.of(key[2], key[3])), row("seconds", seconds)])
-        for key in missing([("pairs", name, AGAIN, 0)] if n_seeds > 1 and "SCVI" in methods else []):
+        for key in missing(OUT, KEYS, [("pairs", name, AGAIN, 0)] if n_seeds > 1 and "SCVI" in methods else []):
             curve = metrics.purity_curve(before.of("SCVI", 0), before.of("SCVI", 1), adata.obs["batch"])
             keep(key, [row("purity", purity, k=k) for k, purity in curve.itertuples(index=False)])
 
@@ -101,7 +103,7 @@ def run_pairs(names: list[str], methods: list[str], n_seeds: int) -> None:
 def run_composition(methods: list[str]) -> None:
     for stress in stresses():
         data = f"{stress.scenario}: {stress.types}"
-        todo = missing([("composition", data, method, 0) for method in methods if method in IN_COMPOSITION])
+        todo = missing(OUT, KEYS, [("composition", data, method, 0) for method in methods if method in IN_COMPOSITION])
         before = Before(stress.adata)
         n_types = stress.adata.obs["cell_type"].nunique()
         for key in todo:
@@ -115,7 +117,7 @@ def run_composition(methods: list[str]) -> None:
 def run_trajectory(methods: list[str], n_seeds: int) -> None:
     """A seed is a simulation."""
     for seed in range(n_seeds):
-        todo = missing([("trajectory", "two branches", method, seed) for method in (TRUTH, *methods)])
+        todo = missing(OUT, KEYS, [("trajectory", "two branches", method, seed) for method in (TRUTH, *methods)])
         if not todo:
             continue
         adata = trajectory(seed=seed)
@@ -127,11 +129,6 @@ def run_trajectory(methods: list[str], n_seeds: int) -> None:
                 curve = metrics.purity_curve(before.of(key[2], seed), after, adata.obs["batch"])
                 rows = [row("purity", purity, k=k) for k, purity in curve.itertuples(index=False)]
             keep(key, [*rows, *score_trajectory(adata, after)])
-
-
-def missing(keys: list[tuple]) -> list[tuple]:
-    there = done(OUT, KEYS)
-    return [key for key in keys if tuple(map(str, key)) not in there]
 
 
 def keep(key: tuple, rows: Iterator[dict] | list[dict]) -> None:

@@ -31,8 +31,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from annotation_tasks import append, done
 from peer_scvi_tools import load
+from rows import append, done
 
 import lucidcell as lc
 from lucidcell.cells import stored

@@ -22,9 +22,9 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-from annotation_tasks import append, done
 from peer_scvi_tools import DATA
 from peer_scvi_tools import load as load_shared
+from rows import append, done
 from scipy.stats import kstest
 from sklearn.metrics import roc_auc_score
 

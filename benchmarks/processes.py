@@ -18,8 +18,8 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-from annotation_tasks import append, done
 from peer_scvi_tools import load
+from rows import append, done
 
 import lucidcell as lc
 from lucidcell.training.processes import rank

@@ -21,7 +21,8 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-from annotation_tasks import BATCH_KEY, UNKNOWN, append, done, load
+from annotation_tasks import BATCH_KEY, UNKNOWN, load
+from rows import Rows, fill
 
 import lucidcell as lc
 from lucidcell.metrics.annotation import weighted_accuracy
@@ -80,28 +81,36 @@ def measure(model, adata, name: str, hidden: np.ndarray) -> dict[str, float]:
     return row
 
 
+def words(settings: dict) -> str:
+    return " ".join(f"{key}={value}" for key, value in settings.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", nargs="*", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--data", nargs="*", default=DATA, choices=DATA)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--n-jobs", type=int, default=1)
     parser.add_argument("--max-epochs", type=int, help="to try the benchmark; models by their defaults otherwise")
     arguments = parser.parse_args()
-    finished = done(OUT, ["table", "data", "settings", "seed"])
-    for table, name in product(arguments.table, arguments.data):
+    settings = {table: {words(one): one for one in TABLES[table]} for table in arguments.table}
+
+    def make(table: str, name: str, words: str, seed: int) -> Rows:
         adata = load(name)
         source = adata.obs[SOURCE_KEY[name]].astype(str).to_numpy()
         hidden = source != SOURCE[name]
         adata.obs["label"] = np.where(hidden, UNKNOWN, adata.obs["cell_type"].astype(str))
-        for settings, seed in product(TABLES[table], arguments.seeds):
-            words = " ".join(f"{key}={value}" for key, value in settings.items())
-            if (table, name, words, str(seed)) in finished:
-                continue
-            model = train(table, adata, name, settings, seed, arguments.max_epochs)
-            about = {"table": table, "data": name, "settings": words, "seed": seed}
-            scored = hidden & np.isin(adata.obs["cell_type"].astype(str), np.unique(adata.obs["label"]))
-            row = {"negative_elbo": np.nan, "mixing": np.nan, "purity": np.nan, "weighted_accuracy": np.nan}
-            append(OUT, [about | row | measure(model, adata, name, scored)])
+        model = train(table, adata, name, settings[table][words], seed, arguments.max_epochs)
+        about = {"table": table, "data": name, "settings": words, "seed": seed}
+        scored = hidden & np.isin(adata.obs["cell_type"].astype(str), np.unique(adata.obs["label"]))
+        return {OUT: [about | measure(model, adata, name, scored)]}
+
+    rows = [
+        (table, name, which, seed)
+        for table, name in product(arguments.table, arguments.data)
+        for which, seed in product(settings[table], arguments.seeds)
+    ]
+    fill(OUT, ["table", "data", "settings", "seed"], rows, make, arguments.n_jobs)
     means = pd.read_csv(OUT).groupby(["table", "data", "settings"], sort=False).mean(numeric_only=True)
     print(means.drop(columns="seed").round(4).to_string())
 

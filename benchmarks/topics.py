@@ -42,9 +42,9 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-from annotation_tasks import append, done
 from peer_scvi_tools import DATA
 from peer_scvi_tools import load as load_shared
+from rows import Rows, append, done, fill
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wilcoxon
 
@@ -137,12 +137,11 @@ def nmf(adata: ad.AnnData, k: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(np.log(parts / parts.mean(0)).T, adata.var_names, [f"N{i}" for i in range(k)])
 
 
-def planted_table(seeds: list[int], k: int = 30) -> None:
+def planted_table(seeds: list[int], n_jobs: int, k: int = 30) -> None:
     out = HERE / "topics_planted.csv"
     models = ("SCE2TM", "SCE2TM, counts", "SCE2TM, envelope", "SCE2TM, no ECR", "SCETM", "LDVAE", "NMF")
-    for seed, name in product(seeds, models):
-        if (str(seed), name) in done(out, ["seed", "model"]):
-            continue
+
+    def make(seed: int, name: str) -> Rows:
         adata = planted(k, seed)
         start = time.perf_counter()
         if name == "NMF":
@@ -166,7 +165,9 @@ def planted_table(seeds: list[int], k: int = 30) -> None:
         two_ends = name == "LDVAE"
         row = {"seed": seed, "model": name, "matched_correlation": matched(values, adata.varm["lift"], two_ends)}
         row["diversity"] = topic_diversity(best_genes(scores))
-        append(out, [row | {"seconds": round(time.perf_counter() - start)}])
+        return {out: [row | {"seconds": round(time.perf_counter() - start)}]}
+
+    fill(out, ["seed", "model"], product(seeds, models), make, n_jobs)
 
 
 # --- real data --------------------------------------------------------------------------------------------------
@@ -242,18 +243,18 @@ def accuracy_of_types(labels: np.ndarray, clusters: np.ndarray) -> float:
     return float(found.mean())
 
 
-def real_table(data: list[str], models: list[str], seeds: list[int]) -> None:
+def real_table(data: list[str], models: list[str], seeds: list[int], n_jobs: int) -> None:
     out = HERE / "topics_real.csv"
-    for seed, name, model in product(seeds, data, models):
-        if (name, model, str(seed)) in done(out, ["data", "model", "seed"]):
-            continue
-        if "all genes" in model and load_shared(name).n_vars < FEWEST_TO_HALVE:
-            continue  # the same as without a view
-        command = [sys.executable, __file__, "--one", name, model, str(seed)]
+    file = str(Path(__file__).resolve())
+    halved = {name for name in data if load_shared(name).n_vars >= FEWEST_TO_HALVE}
+
+    def make(seed: int, name: str, model: str) -> Rows:
+        command = [sys.executable, file, "--one", name, model, str(seed)]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        row = {"data": name, "model": model, "seed": seed} | json.loads(printed.splitlines()[-1])
-        rows = [*(pd.read_csv(out).to_dict("records") if out.exists() else []), row]
-        pd.DataFrame(rows).to_csv(out, index=False, float_format="%.5g")  # models differ in their columns
+        return {out: [{"data": name, "model": model, "seed": seed} | json.loads(printed.splitlines()[-1])]}
+
+    wanted = ((s, d, m) for s, d, m in product(seeds, data, models) if "all genes" not in m or d in halved)
+    fill(out, ["seed", "data", "model"], wanted, make, n_jobs)  # of few genes, all genes are the same as no view
 
 
 # --- sensitivity ------------------------------------------------------------------------------------------------
@@ -441,6 +442,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, metavar=("DATA", "MODEL", "SEED"), help="a row of real, in this process")
     parser.add_argument("--corpus", action="store_true", help="the row of corpus, in this process")
     parser.add_argument("--size", nargs=2, type=int, metavar=("CELLS", "GENES"), help="a row of cost, in this process")
+    parser.add_argument("--n-jobs", type=int, default=1, help="fits side by side, of planted and real")
     given = parser.parse_args()
     if given.one:
         print(json.dumps(one(given.one[0], given.one[1], int(given.one[2]))))
@@ -455,7 +457,7 @@ def main() -> None:
     if "corpus" in given.table:
         print(subprocess.run([sys.executable, __file__, "--corpus"], check=True, capture_output=True, text=True).stdout)
     if "planted" in given.table:
-        planted_table(given.seeds or [0, 1, 2, 3, 4])
+        planted_table(given.seeds or [0, 1, 2, 3, 4], given.n_jobs)
     if "cost" in given.table:
         cost_table()
     if "sensitivity" in given.table:
@@ -463,7 +465,7 @@ def main() -> None:
     if "kang" in given.table:
         kang_table()
     if "real" in given.table:
-        real_table(given.data, given.models, given.seeds or [0, 1, 2])
+        real_table(given.data, given.models, given.seeds or [0, 1, 2], given.n_jobs)
     if "correlation" in given.table:
         correlation_table()
 

@@ -223,6 +223,7 @@ def outcome_of_factors(names: dict[str, Any], folder: Path) -> None:
     assert (names["names"]["term"] != "").any()
     np.testing.assert_allclose(names["archetypes"].sum(), 1)
     assert list(names["adata"].uns["ldvae"]["factors"]) == list(names["loadings"].columns)
+    assert names["unseen"]["weighted_accuracy"].min() > 0.5
 
 
 def outcome_of_large_data(names: dict[str, Any], folder: Path) -> None:

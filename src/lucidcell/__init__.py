@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lucidcell.models.scvi import SCVI
     from lucidcell.models.sivae import SIVAE
     from lucidcell.models.vae import VAE
+    from lucidcell.readouts.cross_validation import cross_validate
     from lucidcell.readouts.enrichment import gsea, over_representation
     from lucidcell.readouts.factor_association import factor_association
     from lucidcell.readouts.factor_names import name_factors
@@ -80,6 +81,7 @@ __all__ = [
     "factor_association",
     "stability",
     "select_n_latent",
+    "cross_validate",
     "read_gmt",
     "hallmark",
     "gsea",
@@ -132,6 +134,7 @@ _HOMES = {
     "factor_association": "lucidcell.readouts.factor_association",
     "stability": "lucidcell.readouts.stability",
     "select_n_latent": "lucidcell.readouts.selection",
+    "cross_validate": "lucidcell.readouts.cross_validation",
     "gsea": "lucidcell.readouts.enrichment",
     "over_representation": "lucidcell.readouts.enrichment",
     "name_factors": "lucidcell.readouts.factor_names",
@@ -173,6 +176,10 @@ class _Package(ModuleType):
     def __setattr__(self, name: str, value: object) -> None:
         if not (name == "report" and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """So that functions that name the package can be sent to workers (joblib, Dask), as with any module."""
+        return import_module, (self.__name__,)
 
 
 sys.modules[__name__].__class__ = _Package

@@ -78,6 +78,28 @@ def test_a_fit_that_fails_is_noted_and_tried_again_alone(tmp_path: Path, n_jobs:
     assert noted["error"][0] == "MemoryError: no room for 1"
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_results_are_kept_as_soon_as_they_are_there(tmp_path: Path, n_jobs: int) -> None:
+    kept: list[tuple[int, int]] = []
+    with pytest.raises(TrainingError, match="1 of 4 fits failed twice"):
+        side_by_side(
+            doubtful(), list("abcd"), lambda i: (str(tmp_path), 6 + i), n_jobs=n_jobs, folder=None,
+            keep=lambda i, found: kept.append((i, found)),
+        )  # fmt: skip
+    assert sorted(kept[:2]) == [(0, 36), (2, 64)]  # those that did not fail at first
+    assert kept[2:] == [(1, 49)]
+
+
+def test_functions_that_name_the_package_can_be_sent() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")  # of Dask
+
+    def version() -> str:
+        return lc.__version__
+
+    assert cloudpickle.loads(cloudpickle.dumps(version))() == lc.__version__
+    assert cloudpickle.loads(cloudpickle.dumps(lc)) is lc
+
+
 def test_fits_that_fail_twice_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"1 of 2 fits failed twice \(fit 9\): MemoryError: no room for 9"):
         side_by_side(doubtful(), ["fit 8", "fit 9"], lambda i: (str(tmp_path), 8 + i), n_jobs=1, folder=tmp_path)
@@ -135,5 +157,9 @@ def test_stability_and_population_networks_run_on_a_cluster_unchanged(small: ad.
     serial = lc.stability(LDVAE, small, n_jobs=1, **arguments), lc.population_networks(small, **networks)
     with joblib.parallel_config("dask"):
         spread = lc.stability(LDVAE, small, n_jobs=1, **arguments), lc.population_networks(small, **networks)
+    folds = lc.cross_validate(LDVAE, small, n_jobs=1, folds=3, training=TRAINING, n_hidden=16, n_latent=3)
+    with joblib.parallel_config("dask"):
+        of_cluster = lc.cross_validate(LDVAE, small, n_jobs=1, folds=3, training=TRAINING, n_hidden=16, n_latent=3)
+    pd.testing.assert_frame_equal(folds, of_cluster)
     pd.testing.assert_frame_equal(serial[0].matches, spread[0].matches)
     pd.testing.assert_frame_equal(serial[1].centrality, spread[1].centrality)

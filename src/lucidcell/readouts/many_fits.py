@@ -27,6 +27,7 @@ def side_by_side(
     *,
     n_jobs: int,
     folder: Path | None,
+    keep: Callable[[int, Any], None] | None = None,
 ) -> list[Any]:
     """`fit(*arguments_of(i))` for all i, in order.
 
@@ -45,6 +46,8 @@ def side_by_side(
         (`with joblib.parallel_config("dask"): ...`).
     folder
         Where failures are noted; None for nowhere.
+    keep
+        Called in this process as soon as a fit is done, with its position and result.
 
     Raises
     ------
@@ -54,12 +57,17 @@ def side_by_side(
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    outcomes: list[Any] = [None] * len(names)
+
+    def settle(i: int, outcome: Any) -> None:
+        outcomes[i] = outcome
+        if keep is not None and not isinstance(outcome, Failure):
+            keep(i, outcome)
+
     try:
-        outcomes: list[Any] = list(
-            Parallel(n_jobs=n_jobs, pre_dispatch="n_jobs")(
-                delayed(_attempt)(fit, arguments_of(i)) for i in range(len(names))
-            )
-        )
+        parallel = Parallel(n_jobs=n_jobs, pre_dispatch="n_jobs", return_as="generator_unordered")
+        for i, outcome in parallel(delayed(_numbered)(i, fit, arguments_of(i)) for i in range(len(names))):
+            settle(i, outcome)
     except TerminatedWorkerError as error:
         kept = "" if folder is None else f", and those that are done are kept in {folder}"
         raise TrainingError(
@@ -72,7 +80,7 @@ def side_by_side(
                 break
             notes.append({"fit": name, "attempt": attempt, "error": outcomes[i].error})
             if attempt == 1:
-                outcomes[i] = _attempt(fit, arguments_of(i))
+                settle(i, _attempt(fit, arguments_of(i)))
     if notes and folder is not None:
         file = folder / FAILED
         pd.DataFrame(notes).to_csv(file, mode="a", header=not file.exists(), index=False)
@@ -82,6 +90,10 @@ def side_by_side(
             f"{len(lost)} of {len(names)} fits failed twice ({', '.join(lost[:3])}): {notes[-1]['error']}"
         )
     return outcomes
+
+
+def _numbered(i: int, fit: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[int, Any]:
+    return i, _attempt(fit, arguments)
 
 
 def _attempt(fit: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

@@ -89,18 +89,31 @@ def refit(
     SettingError
         If an argument has no meaning, or the folder holds fits of other data or settings.
     """
-    training = {} if training is None else training
+    training = training_arguments(training)
+    require_jobs(n_jobs)
+    place = None if folder is None else own_folder(Path(folder), model, training=training)
+    about = type(model), dict(vars(model.config)), model.schema, model._own_cells("fit it")
+    return side_by_side(
+        _fit, [task.name for task in tasks], lambda i: (*about, tasks[i], training, place),
+        n_jobs=n_jobs, folder=place,
+    )  # fmt: skip
+
+
+def training_arguments(training: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments of `train` but the seed.
+
+    Raises
+    ------
+    SettingError
+        If they are none, or have a seed.
+    """
+    if training is None:
+        return {}
     if not isinstance(training, Mapping):
         raise SettingError(f"training is {training!r}; it must be a dict with arguments of train().")
     if "seed" in training:
         raise SettingError("training has a seed, and the seeds of the fits are an argument of their own: leave it out.")
-    require_jobs(n_jobs)
-    place = None if folder is None else _own_folder(Path(folder), model, training)
-    about = type(model), dict(vars(model.config)), model.schema, model._own_cells("fit it")
-    return side_by_side(
-        _fit, [task.name for task in tasks], lambda i: (*about, tasks[i], dict(training), place),
-        n_jobs=n_jobs, folder=place,
-    )  # fmt: skip
+    return dict(training)
 
 
 def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_least: int = 1) -> list[int]:
@@ -122,8 +135,16 @@ def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_leas
     return [int(one) for one in listed]
 
 
-def _own_folder(folder: Path, model: FactorModel, training: Mapping[str, Any]) -> Path:
-    """`folder`, made if need be, with a note of what its fits are of."""
+def own_folder(folder: Path, model: FactorModel, *, training: Mapping[str, Any], **more: int) -> Path:
+    """`folder`, made if need be, with a note of what its fits are of.
+
+    Raises
+    ------
+    FileError
+        If it cannot be used.
+    SettingError
+        If it holds fits of other data or settings.
+    """
     cells = model._own_cells("fit it")
     checksum = cells.counts.checksum()
     for array in (cells.batch, cells.label, cells.covariates, cells.library):
@@ -132,7 +153,7 @@ def _own_folder(folder: Path, model: FactorModel, training: Mapping[str, Any]) -
         "model": type(model).__name__, "version": version("lucidcell"),
         "data": [checksum, len(cells), zlib.crc32("\n".join(model.schema.gene_names).encode())],
         "config": {key: repr(value) for key, value in sorted(vars(model.config).items())},
-        "training": {key: repr(value) for key, value in sorted(training.items())},
+        "training": {key: repr(value) for key, value in sorted(training.items())}, **more,
     }  # fmt: skip
     file = folder / "fits.json"
     try:
