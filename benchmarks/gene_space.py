@@ -68,7 +68,7 @@ MODELS: dict[str, Callable[..., Any]] = {
     "SIVAE linear": lambda a, **k: lc.SIVAE(a, linear_decoder=True, **TWO, **k),
     "SIVAE 512 genes a step": lambda a, **k: lc.SIVAE(a, gene_batch_size=512, **TWO, **k),
     "SIVAE nb": lambda a, **k: lc.SIVAE(a, gene_likelihood="nb", **TWO, **k),
-    "SIVAE sample": lambda a, **k: lc.SIVAE(a, feature_input="sample", **TWO, **k),
+    "SIVAE sample": lambda a, **k: lc.SIVAE(a, feature_input="sample", n_feature_inputs=512, **TWO, **k),
     "SIVAE all": lambda a, **k: lc.SIVAE(a, feature_input="all", **TWO, **k),
     "VAE": lambda a, **k: lc.VAE(a, **TWO, **k),
     "VAE linear": lambda a, **k: lc.VAE(a, linear_decoder=True, **TWO, **k),
