@@ -66,8 +66,12 @@ def cross_validate(
     ------
     DataError
         If cells have no fold, or a fold's batch or category of a covariate is in no other fold.
+    FileError
+        If the folder cannot be used, or the file of an earlier fold is damaged.
     SettingError
         If an argument has no meaning, or the folder holds fits of other data or settings.
+    TrainingError
+        If a fit fails twice.
     """
     require_jobs(n_jobs)
     require_whole(seed, "seed", 0)
