@@ -58,7 +58,7 @@ N_CENTRAL, N_CENTRAL_CELLS, N_TREES = 500, 5000, 10  # of the table of centralit
 BATCH_KEY = {"sc_mixology_3tech": "batch"}
 TWO = {"n_latent": 2}
 ATTRIBUTIONS = ("saliency", "gradient_x_input", "deeplift", "integrated_gradients", "shapley")
-OF_COUNTS = ("SIVAE nb", "LDVAE")
+OF_COUNTS = ("SIVAE nb", "LDVAE", "SCETM")
 MODELS: dict[str, Callable[..., Any]] = {
     "SIVAE": lambda a, **k: lc.SIVAE(a, **TWO, **k),
     "SIVAE elbo": lambda a, **k: lc.SIVAE(a, feature_kl_weight="elbo", **TWO, **k),
@@ -73,6 +73,7 @@ MODELS: dict[str, Callable[..., Any]] = {
     "VAE": lambda a, **k: lc.VAE(a, **TWO, **k),
     "VAE linear": lambda a, **k: lc.VAE(a, linear_decoder=True, **TWO, **k),
     "LDVAE": lambda a, **k: lc.LDVAE(a, **TWO, **k),
+    "SCETM": lambda a, **k: lc.SCETM(a, n_topics=2, **k),
 }
 
 
