@@ -85,7 +85,7 @@ def test_a_run_goes_on_and_does_not_mix_with_another(
     monkeypatch.setattr(lc.SCVI, "train", lambda self, **k: (made.append(1), train(self, **k))[1])
     pd.testing.assert_frame_equal(lc.cross_validate(lc.SCVI, simulated, **arguments), whole)
     assert len(made) == 1
-    with pytest.raises(SettingError, match="holds fits with other folds"):
+    with pytest.raises(SettingError, match="holds fits of other folds"):
         lc.cross_validate(lc.SCVI, simulated, **(arguments | {"folds": 4}))
     (tmp_path / "fold0.json").write_text("{")
     with pytest.raises(FileError, match=r"fold0\.json cannot be read .*; delete it"):

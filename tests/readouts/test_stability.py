@@ -101,11 +101,11 @@ _comparable = refits.comparable_loadings
 
 def test_other_settings_need_another_folder(simulated, tmp_path):
     lc.stability(LDVAE, simulated, seeds=2, n_jobs=1, training=FAST, folder=tmp_path, **SMALL)
-    with pytest.raises(SettingError, match="fits with other config"):
+    with pytest.raises(SettingError, match="fits of other config"):
         lc.stability(LDVAE, simulated, seeds=2, n_jobs=1, training=FAST, folder=tmp_path, **(SMALL | {"n_latent": 4}))
     other = simulated.copy()
     other.X = other.X[::-1].copy()
-    with pytest.raises(SettingError, match="fits with other data"):
+    with pytest.raises(SettingError, match="fits of other data"):
         lc.stability(LDVAE, other, seeds=2, n_jobs=1, training=FAST, folder=tmp_path, **SMALL)
 
 

@@ -81,7 +81,7 @@ def cross_validate(
     for code, name in enumerate(names):
         _check_seen(cells, part == code, name)
     more = {"folds": zlib.crc32(part.tobytes()), "seed": seed}
-    place = None if folder is None else own_folder(Path(folder), untrained, training=training, **more)
+    place = None if folder is None else own_folder(folder, untrained, training=training, **more)
     about = type(untrained), dict(vars(untrained.config)), untrained.schema
 
     def arguments_of(code: int) -> tuple[Any, ...]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lucidcell.errors import LucidcellError, TrainingError
+from lucidcell.errors import FileError, LucidcellError, SettingError, TrainingError
+from lucidcell.training.checkpoint import write_atomically
 from lucidcell.training.processes import alone
 
 FAILED = "failed.csv"
+NOTE = "fits.json"
 
 
 class Failure(NamedTuple):
@@ -90,6 +93,44 @@ def side_by_side(
             f"{len(lost)} of {len(names)} fits failed twice ({', '.join(lost[:3])}): {notes[-1]['error']}"
         )
     return outcomes
+
+
+def noted_folder(
+    folder: str | Path, note: Mapping[str, Any], *, name: str = NOTE, words: Mapping[str, str] | None = None
+) -> Path:
+    """`folder`, made if need be, with a note of what its fits are of.
+
+    Parameters
+    ----------
+    folder
+        Where fits are kept.
+    note
+        What makes fits comparable, as JSON has it.
+    name
+        Of the note's file.
+    words
+        What a message says of parts of the note that differ; "other <part>" without.
+
+    Raises
+    ------
+    FileError
+        If it cannot be used.
+    SettingError
+        If it holds fits of something else.
+    """
+    place, file = Path(folder), Path(folder) / name
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    except (OSError, ValueError) as error:
+        raise FileError(f"{file} cannot be used ({error}); choose another folder.") from error
+    if found is None:
+        write_atomically(file, json.dumps(note, indent=1).encode())
+    elif found != note:
+        differing = [key for key in note if not isinstance(found, dict) or found.get(key) != note[key]]
+        named = ", ".join((words or {}).get(key, f"other {key}") for key in differing)
+        raise SettingError(f"{place} holds fits of {named}; choose another folder, or empty it.")
+    return place
 
 
 def _numbered(i: int, fit: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[int, Any]:

@@ -6,7 +6,6 @@ each with one thread; the result of each is a small file in `folder`, and what i
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,8 @@ import scipy.sparse as sp
 
 from lucidcell.cells.covariates import encode, require_complete
 from lucidcell.cells.matrix import row_blocks
-from lucidcell.errors import DataError, FileError, SettingError
-from lucidcell.readouts.many_fits import side_by_side
+from lucidcell.errors import DataError, FileError
+from lucidcell.readouts.many_fits import noted_folder, side_by_side
 from lucidcell.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
@@ -201,31 +200,12 @@ def fit_bins(
 
 
 def own_folder(folder: str | Path, settings: Mapping[str, Any], checksum: int) -> Path:
-    """`folder`, made if need be, with a note of what its fits are of.
-
-    Raises
-    ------
-    FileError
-        If it cannot be used.
-    SettingError
-        If it holds fits of other data or settings.
-    """
+    """`folder` for fits of bins, with its note: see `noted_folder`."""
     note = {"data": checksum, "version": version("lucidcell")} | {
         key: {name: repr(one) for name, one in sorted(value.items())} if isinstance(value, Mapping) else repr(value)
         for key, value in settings.items()
     }
-    place, file = Path(folder), Path(folder) / "populations.json"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-    except (OSError, ValueError) as error:
-        raise FileError(f"{file} cannot be used ({error}); choose another folder.") from error
-    if found is not None and found != note:
-        differing = [WHAT_DIFFERS[key] for key in note if not isinstance(found, dict) or found.get(key) != note[key]]
-        raise SettingError(f"{place} holds fits of {', '.join(differing)}; choose another folder, or empty it.")
-    if found is None:
-        write_atomically(file, json.dumps(note, indent=1).encode())
-    return place
+    return noted_folder(folder, note, name="populations.json", words=WHAT_DIFFERS)
 
 
 def _fit(

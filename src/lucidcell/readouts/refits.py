@@ -6,7 +6,6 @@ one thread, and its result is a small file in `folder`, written atomically; what
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +18,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lucidcell.errors import FileError, SettingError
+from lucidcell.errors import SettingError
 from lucidcell.readouts.arguments import is_whole, require_jobs
 from lucidcell.readouts.latent import latent_distribution
 from lucidcell.readouts.loadings import centred
-from lucidcell.readouts.many_fits import side_by_side
+from lucidcell.readouts.many_fits import noted_folder, side_by_side
 from lucidcell.readouts.shares import UNUSED_KL, mean_kl
-from lucidcell.training.checkpoint import Checkpoint, write_atomically
+from lucidcell.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from lucidcell.cells.cells import Cells
@@ -91,7 +90,7 @@ def refit(
     """
     training = training_arguments(training)
     require_jobs(n_jobs)
-    place = None if folder is None else own_folder(Path(folder), model, training=training)
+    place = None if folder is None else own_folder(folder, model, training=training)
     about = type(model), dict(vars(model.config)), model.schema, model._own_cells("fit it")
     return side_by_side(
         _fit, [task.name for task in tasks], lambda i: (*about, tasks[i], training, place),
@@ -135,16 +134,8 @@ def whole_numbers(values: int | Sequence[int], name: str, smallest: int, at_leas
     return [int(one) for one in listed]
 
 
-def own_folder(folder: Path, model: FactorModel, *, training: Mapping[str, Any], **more: int) -> Path:
-    """`folder`, made if need be, with a note of what its fits are of.
-
-    Raises
-    ------
-    FileError
-        If it cannot be used.
-    SettingError
-        If it holds fits of other data or settings.
-    """
+def own_folder(folder: str | Path, model: FactorModel, *, training: Mapping[str, Any], **more: int) -> Path:
+    """`folder` for fits of an untrained model, with its note: see `noted_folder`."""
     cells = model._own_cells("fit it")
     checksum = cells.counts.checksum()
     for array in (cells.batch, cells.label, cells.covariates, cells.library):
@@ -155,17 +146,7 @@ def own_folder(folder: Path, model: FactorModel, *, training: Mapping[str, Any],
         "config": {key: repr(value) for key, value in sorted(vars(model.config).items())},
         "training": {key: repr(value) for key, value in sorted(training.items())}, **more,
     }  # fmt: skip
-    file = folder / "fits.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        found = json.loads(file.read_text()) if file.exists() else None
-    except (OSError, ValueError) as error:
-        raise FileError(f"{file} cannot be used ({error}); choose another folder.") from error
-    if found is not None and found != note:
-        differing = [key for key in note if not isinstance(found, dict) or found.get(key) != note[key]]
-        raise SettingError(f"{folder} holds fits with other {', '.join(differing)}; choose another, or empty it.")
-    write_atomically(file, json.dumps(note, indent=1).encode())
-    return folder
+    return noted_folder(folder, note)
 
 
 def _fit(
