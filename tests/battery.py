@@ -36,7 +36,7 @@ from lucidcell.cells.cells import Cells, CellWindow
 from lucidcell.cells.simulate import simulate_counts
 from lucidcell.errors import DataError, LucidcellError, NotTrainedError, SettingError
 from lucidcell.models.base import Model
-from lucidcell.training import loop
+from lucidcell.training import resume
 from lucidcell.training.checkpoint import Checkpoint
 
 HELD_OUT = "validation_negative_elbo"  # column of the history with the negative held-out ELBO
@@ -349,7 +349,7 @@ def check_resume_after_a_kill_is_exact(case: Case) -> None:
 
 @contextmanager
 def checkpoint_every_step() -> Iterator[None]:
-    with patch.object(loop, "CHECKPOINT_SECONDS", 0.0), patch.object(loop, "CHECKPOINT_SHARE", 0):
+    with patch.object(resume, "CHECKPOINT_SECONDS", 0.0), patch.object(resume, "CHECKPOINT_SHARE", 0):
         yield
 
 

@@ -22,9 +22,9 @@ TRAIN = """
 import sys
 from pathlib import Path
 import lucidcell as lc
-from lucidcell.training import loop
+from lucidcell.training import resume
 
-loop.CHECKPOINT_SECONDS, loop.CHECKPOINT_SHARE = 0.0, 0  # a checkpoint after every step
+resume.CHECKPOINT_SECONDS, resume.CHECKPOINT_SHARE = 0.0, 0  # a checkpoint after every step
 adata = lc.simulate_counts(n_cells=500, n_genes=120, seed=1)
 model = lc.SCVI(adata, batch_key="batch", n_hidden=32)
 folder = Path(sys.argv[1])

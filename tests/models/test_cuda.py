@@ -92,7 +92,7 @@ def test_a_killed_run_goes_on_with_the_random_state_of_the_gpu(name: str, cells:
         return finish(self, *arguments, **named)
 
     model = MODELS[name](cells)
-    always = patch.multiple("lucidcell.training.loop", CHECKPOINT_SECONDS=0.0, CHECKPOINT_SHARE=0)
+    always = patch.multiple("lucidcell.training.resume", CHECKPOINT_SECONDS=0.0, CHECKPOINT_SHARE=0)
     with always, patch.object(_Loop, "_finish_epoch", stop), pytest.raises(SystemExit):
         model.train(device="cuda", checkpoint_dir=tmp_path / "kept", **TRAINING)
     model.train(device="cuda", checkpoint_dir=tmp_path / "kept", resume=True, **TRAINING)

@@ -162,9 +162,9 @@ import sys
 from unittest.mock import patch
 import lucidcell as lc
 from lucidcell.cells import stored
-from lucidcell.training import loop
+from lucidcell.training import loop, resume
 file, folder, kill = sys.argv[1:]
-stored.IN_MEMORY, loop.CHECKPOINT_SECONDS, loop.CHECKPOINT_SHARE = 0, 0.0, 0
+stored.IN_MEMORY, resume.CHECKPOINT_SECONDS, resume.CHECKPOINT_SHARE = 0, 0.0, 0
 if kill == "kill":
     import os, signal
     step = loop.Adam.step

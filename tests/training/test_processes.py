@@ -70,8 +70,8 @@ def test_a_run_is_written_once_and_is_as_good(file: Path, tmp_path: Path) -> Non
 DYING = """
 import os, signal, sys
 from lucidcell import cli
-from lucidcell.training import loop
-loop.CHECKPOINT_SECONDS, loop.CHECKPOINT_SHARE, step, n_steps = 0.0, 0, loop.Adam.step, 0
+from lucidcell.training import loop, resume
+resume.CHECKPOINT_SECONDS, resume.CHECKPOINT_SHARE, step, n_steps = 0.0, 0, loop.Adam.step, 0
 
 def dying(self, *arguments):
     global n_steps

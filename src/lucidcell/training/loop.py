@@ -1,7 +1,7 @@
 """The training loop: phases, epochs, batches, one step each; validation, early stopping, checkpoints.
 
-The loop knows of a model its phases and nothing else. Everything that decides the outcome lives in `_Run`: weights,
-moments, random state, position. A checkpoint holds all of it, so that a killed run resumes bit for bit.
+The loop knows of a model its phases and nothing else. What decides the outcome (weights, moments, random state,
+position) is in its checkpoints (resume.py), so that a killed run resumes bit for bit.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,28 +22,28 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-if TYPE_CHECKING:
-    from lucidcell.cells.batch import Batch
-    from lucidcell.cells.cells import Cells
-    from lucidcell.cells.loader import Loader
 from lucidcell.cells.on_device import CellsOnDevice, fits
-from lucidcell.errors import SettingError, TrainingError
+from lucidcell.errors import TrainingError
 from lucidcell.maths import threads
-from lucidcell.training.checkpoint import Checkpoint
 from lucidcell.training.feed import Feed, Items, LoaderFeed, Source, Windows, held_out_in_memory
 from lucidcell.training.optimizer import Adam
 from lucidcell.training.phases import Loss, Phase, Trainable, Turn
 from lucidcell.training.processes import Processes
+from lucidcell.training.resume import Checkpoints, RunState, identity
 from lucidcell.training.schedule import one_cycle
 from lucidcell.training.settings import Settings, environment
 from lucidcell.training.split import hold_out
 from lucidcell.training.turn import inputs_of, pass_over
 
+if TYPE_CHECKING:
+    from lucidcell.cells.batch import Batch
+    from lucidcell.cells.cells import Cells
+    from lucidcell.cells.loader import Loader
+    from lucidcell.training.checkpoint import Checkpoint
+
 logger = logging.getLogger("lucidcell")
 
 VALIDATION_BATCH = 1024
-CHECKPOINT_SHARE = 20  # a checkpoint is written when training has gone on for this many times what the last one took
-CHECKPOINT_SECONDS = 1.0
 LONG_RUN_MINUTES = 3
 
 
@@ -65,22 +64,6 @@ class Record:
     @property
     def epochs(self) -> int:
         return len(self.history)
-
-
-@dataclass
-class _Run:
-    """State of a run that is not in the module or the optimiser."""
-
-    phase: int = 0
-    epoch: int = 0  # within the phase
-    step: int = 0  # within the epoch
-    sums: dict[str, float] = field(default_factory=dict)  # of the epoch so far
-    n_seen: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)  # finished epochs
-    best: float = math.inf
-    best_epoch: int = -1  # position in `rows`
-    seconds: float = 0.0
-    cells_visited: int = 0
 
 
 def fit(
@@ -153,10 +136,9 @@ class _Loop:
             self.held_out, self.held_out_rows = held_out_in_memory(
                 cells, self.validation_rows, settings.seed, settings.buffer_gb
             )
-        self.state = _Run()
+        self.state = RunState()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = 0.0
-        self.last_written, self.cost_of_writing = 0.0, 0.0
         self.n_planned = 0  # epochs, in all phases
 
     # --- outline ---
@@ -170,15 +152,10 @@ class _Loop:
             assert self.settings.max_epochs is not None
             plan = epochs_per_phase(phases, self.settings.max_epochs, len(self.train_rows))
             self.n_planned = sum(plan)
-            self.identity = _identity(self.module, phases, self.cells, self.settings) if self.folder else {}
-            self.identity["windows"] = None if self.feed.windows is None else list(self.feed.windows)
-            self.identity["batches of the loader"] = len(self.feed.batches(0)) if self.loader else None
-            checkpoint = Checkpoint.read(self.folder) if resume and self.folder else None
-            self._check_same_checkpoint(checkpoint)
-            if checkpoint is not None:
-                self._check_same_run(checkpoint)
+            self.checkpoints = Checkpoints(self.folder, self._identity(phases), self.processes, self.device)
+            checkpoint = self.checkpoints.read(resume)
             stopped = "finished"
-            self.clock = self.last_written = time.perf_counter()
+            self.clock = time.perf_counter()
             try:
                 quiet = not (progress and self.processes.is_first)
                 with closing(self.feed), tqdm(total=sum(plan), disable=quiet, unit="epoch", desc="training") as bar:
@@ -208,13 +185,23 @@ class _Loop:
             cells_per_second=state.cells_visited / max(state.seconds, 1e-9),
         )
 
+    def _identity(self, phases: list[Phase]) -> dict[str, Any]:
+        if self.folder is None:
+            return {}
+        return identity(self.module, phases, self.cells, self.settings) | {
+            "windows": None if self.feed.windows is None else list(self.feed.windows),
+            "batches of the loader": len(self.feed.batches(0)) if self.loader else None,
+        }
+
     def _phases(self, phases: list[Phase], plan: list[int], checkpoint: Checkpoint | None, bar: tqdm) -> str:
         stopped = "finished"
         start = checkpoint.facts["run"]["phase"] if checkpoint else 0
         for index in range(start, len(phases)):
             optimizers = _optimizers(phases[index])
             if checkpoint is not None:
-                self._restore(checkpoint, optimizers)
+                self.state, self.best_weights = self.checkpoints.restore(
+                    checkpoint, self.module, optimizers, self.settings.seed
+                )
                 bar.update(len(self.state.rows))
                 checkpoint = None
             else:
@@ -379,91 +366,23 @@ class _Loop:
             for one in (terms, of_data_set)
         )
 
+    def _checkpoint_if_due(self, optimizers: dict[str, Adam]) -> None:
+        self.checkpoints.write_if_due(self._state_now, self.module, self.best_weights, optimizers)
+
+    def _state_now(self) -> RunState:
+        self._tick()
+        return self.state
+
     def _tick(self) -> None:
         now = time.perf_counter()
         self.state.seconds += now - self.clock
         self.clock = now
-
-    # --- checkpoints ---
-
-    def _checkpoint_if_due(self, optimizers: dict[str, Adam]) -> None:
-        now = time.perf_counter()
-        due = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost_of_writing)
-        if self.folder is None or not self.processes.is_first or now - self.last_written < due:
-            return
-        self._tick()
-        tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
-        for key, optimizer in optimizers.items():
-            tensors |= {f"optimizer.{key}.{name}": value for name, value in optimizer.state().items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        facts = {"identity": self.identity, "run": asdict(self.state), "processes": self.processes.size}
-        Checkpoint(tensors, facts).write(self.folder)
-        self.last_written = time.perf_counter()
-        self.cost_of_writing = self.last_written - now
-
-    def _check_same_checkpoint(self, checkpoint: Checkpoint | None) -> None:
-        """Of all processes, each of which reads it from what it takes for the same folder."""
-        run = None if checkpoint is None else checkpoint.facts["run"]
-        position = None if run is None else (run["phase"], run["epoch"], run["step"])
-        if len(set(self.processes.gather(position))) > 1:
-            raise SettingError(
-                f"the processes do not find the same checkpoint in {self.folder}: it must be where all can read it."
-            )
-
-    def _check_same_run(self, checkpoint: Checkpoint) -> None:
-        before, now = checkpoint.facts.get("identity", {}), dict(self.identity)
-        n_before = checkpoint.facts.get("processes", 1)
-        if n_before > 1 or self.processes.size > 1:  # those of the first process need not be those of all
-            now.pop("num_threads", None)
-        if n_before != self.processes.size:
-            logger.warning(
-                "a checkpoint of %d processes goes on with %d: not bit for bit what those would have come to.",
-                n_before, self.processes.size,
-            )  # fmt: skip
-        differing = [f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in now if before.get(key) != now[key]]
-        if differing:
-            raise SettingError(
-                f"the checkpoint in {self.folder} belongs to another run ({'; '.join(differing)}); "
-                "train with the same settings and data, or without resume=True."
-            )
-
-    def _restore(self, checkpoint: Checkpoint, optimizers: dict[str, Adam]) -> None:
-        self.module.load_state_dict(checkpoint.part("module"))
-        self.processes.agree(self.module)
-        self.best_weights = checkpoint.part("best")
-        for key, optimizer in optimizers.items():
-            optimizer.load_state(checkpoint.part(f"optimizer.{key}"))
-        self.state = _Run(**checkpoint.facts["run"])
-        if self.processes.is_first:
-            torch.set_rng_state(checkpoint.tensors["random.cpu"])
-            if self.device.type == "cuda" and "random.cuda" in checkpoint.tensors:
-                torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], self.device)
-        else:  # what they have seen of this epoch is not known
-            torch.manual_seed(self.processes.seed(hash((self.settings.seed, len(self.state.rows), self.state.step))))
-            self.state.sums, self.state.n_seen = dict.fromkeys(self.state.sums, 0.0), 0
-        logger.info("resumed after %d epochs and %d steps.", len(self.state.rows), self.state.step)
 
 
 def _optimizers(phase: Phase) -> dict[str, Adam]:
     """Those of a phase and of its turn."""
     turn = {} if phase.turn is None else {"turn": Adam(phase.turn.parameters)}
     return {"phase": Adam(phase.parameters)} | turn
-
-
-def _identity(module: nn.Module, phases: list[Phase], cells: Cells, settings: Settings) -> dict[str, Any]:
-    """What a checkpoint must have in common with the run that goes on from it."""
-    data = 0
-    for array in (cells.library, cells.batch, cells.label, cells.covariates, cells.external):
-        data = data if array is None else zlib.crc32(array.tobytes(), data)
-    weights = [(name, list(value.shape)) for name, value in module.state_dict().items()]
-    course = [(one.name, one.share, one.warmup, one.n_items, one.turn and one.turn.steps) for one in phases]
-    structure = zlib.crc32(repr((weights, course, getattr(module, "config", None))).encode())
-    checksums = {"checksum of the data": data, "checksum of the structure": structure}
-    device = {"device": torch.device(settings.device).type}  # of several processes each has another GPU
-    return asdict(settings) | device | {"n_cells": len(cells)} | checksums
 
 
 def epochs_per_phase(phases: list[Phase], max_epochs: int, n_train: int) -> list[int]:
