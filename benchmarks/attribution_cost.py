@@ -29,7 +29,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
-from rows import append, done
+from rows import append, missing
 
 HERE = Path(__file__).parent
 DENSITY = 0.02
@@ -117,10 +117,7 @@ def main() -> None:
         print(json.dumps(measure(*given.one)))
         return
     out = HERE / "attribution_cost.csv"
-    finished = done(out, ["cells", "genes", "factors"])
-    for size in SIZES:
-        if tuple(map(str, size)) in finished:
-            continue
+    for size in missing(out, ["cells", "genes", "factors"], SIZES):
         command = [sys.executable, __file__, "--one", *map(str, size)]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         append(

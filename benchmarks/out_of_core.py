@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from peer_scvi_tools import load
-from rows import append, done
+from rows import append, missing
 
 import lucidcell as lc
 from lucidcell.cells import stored
@@ -138,12 +138,6 @@ def process(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", __file__, "--row", *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def missing(out: Path, keys: list[str], wanted: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Combinations that the file has no row for."""
-    finished = done(out, keys)
-    return (one for one in wanted if tuple(map(str, one)) not in finished)
 
 
 def pass_table(n_cells: int, n_repeats: int) -> None:

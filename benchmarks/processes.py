@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 from peer_scvi_tools import load
-from rows import append, done
+from rows import append, missing
 
 import lucidcell as lc
 from lucidcell.training.processes import rank
@@ -49,10 +49,8 @@ def main() -> None:
         row(given.row[0], int(given.row[1]), int(given.row[2]))
         return
     keys = ["model", "batch_size", "repeat", "way"]
-    finished = done(OUT, keys)
-    for model, batch_size, repeat, way in product(("SCVI", "LDVAE"), BATCH_SIZES, range(given.repeats), WAYS):
-        if (model, str(batch_size), str(repeat), way) in finished:
-            continue
+    wanted = product(("SCVI", "LDVAE"), BATCH_SIZES, range(given.repeats), WAYS)
+    for model, batch_size, repeat, way in missing(OUT, keys, wanted):
         n_processes, n_threads = WAYS[way]
         start = [sys.executable, "-W", "ignore"]
         if n_processes > 1:
