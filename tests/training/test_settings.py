@@ -69,6 +69,13 @@ def test_few_cells_are_visited_more_often_and_a_model_can_ask_for_steps():
     assert Settings(max_epochs=3).resolve(100, fewest_steps=2000).max_epochs == 3
 
 
+def test_large_batches_are_halved_where_an_epoch_would_have_fewer_than_three():
+    sizes = [Settings(train_size=1.0).resolve(n, batch_size=512).batch_size for n in (100, 411, 513, 1024, 1025, 9999)]
+    assert sizes == [128, 128, 256, 256, 512, 512]
+    assert Settings().resolve(100).batch_size == 128
+    assert Settings(batch_size=512).resolve(100, batch_size=512).batch_size == 512
+
+
 def test_numpy_numbers_become_plain_ones():
     resolved = Settings(max_epochs=np.int64(3), learning_rate=np.float32(0.5), seed=np.uint8(4)).resolve(100)
     assert json.loads(json.dumps(asdict(resolved)))["learning_rate"] == 0.5

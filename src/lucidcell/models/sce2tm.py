@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 
 MEAN_WEIGHT = 3900.0  # of a cell, for which the paper's lambda is meant
 EPSILON = 0.05  # of the transport, in units of squared distance
-WIDTHS_OF_EXTERNAL = 64, 512  # of its hidden layer: the columns of the embedding, but not fewer or more
+WIDTHS_OF_EXTERNAL = 64, 128  # of its hidden layer: the columns of the embedding, but not fewer or more (LOG.md)
 PACE = 0.1  # how much less far than other parameters Adam moves the points (LOG.md)
 GAMMA_PACE, FIRST_GAMMA = 4.0, 0.3  # of batch-norm after the decoder, as in LDVAE
 MOMENTUM = 0.1  # of the encoder's running moments: large batches make few steps

@@ -23,6 +23,7 @@ PEAK_LEARNING_RATE = 5e-3  # at that batch size
 CELL_VISITS = 400_000
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
 FEWEST_VISITS, MOST_EPOCHS_OF_FEW = 120_000, 120  # of fewer than 2,000 cells (LOG.md, 2026-11-29)
+FEWEST_BATCHES = 3  # of an epoch, where a model's batches are large: with one, models overfit (LOG.md, 2026-11-30)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Settings:
 
         `share` is that of the default number of epochs that a model takes which does not start from nothing; `rate`
         that of the default learning rate. `fewest_steps` is what a model needs however few the cells are, and
-        `batch_size` its default.
+        `batch_size` its default, which is halved where an epoch would have fewer than three batches.
 
         Raises
         ------
@@ -57,7 +58,7 @@ class Settings:
         """
         self._check()
         n_train = max(2, n_cells - round((1 - self.train_size) * n_cells))
-        batch_size = self.batch_size if self.batch_size is not None else batch_size
+        batch_size = fitting_batch_size(batch_size, n_train) if self.batch_size is None else self.batch_size
         learning_rate = rate * default_learning_rate(batch_size) if self.learning_rate is None else self.learning_rate
         device = self.device
         if device == "auto":
@@ -127,6 +128,13 @@ def default_epochs(n_train: int) -> int:
     """
     most = max(MOST_EPOCHS, min(MOST_EPOCHS_OF_FEW, round(FEWEST_VISITS / n_train)))
     return max(FEWEST_EPOCHS, min(most, round(CELL_VISITS / n_train)))
+
+
+def fitting_batch_size(batch_size: int, n_train: int) -> int:
+    """A model's default, halved down to `BATCH_SIZE` until an epoch has `FEWEST_BATCHES`."""
+    while batch_size > BATCH_SIZE and math.ceil(n_train / batch_size) < FEWEST_BATCHES:
+        batch_size //= 2
+    return batch_size
 
 
 def default_learning_rate(batch_size: int) -> float:
