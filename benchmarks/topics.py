@@ -79,9 +79,13 @@ MOUSE = ("mouse_pancreas_e15", "paul15")
 DATA_SETS = ("pbmc3k", "baron_human", "kang_pbmc_12k", "mouse_pancreas_e15", "paul15")
 TABLES = ("corpus", "planted", "cost", "sensitivity", "kang", "real", "correlation")
 SIZES = [  # cells, epochs, batch
-    (457, 100, 128), (457, 500, 128), (457, 500, 512), (2717, 200, 512), (2717, 500, 512), (13_316, 42, 512),
+    (457, 100, 128),
+    (457, 500, 512),
+    (2717, 200, 512),
+    (2717, 500, 512),
+    (13_316, 42, 512),
     (13_316, 500, 512),
-]  # fmt: skip
+]
 
 
 def view(**more: Any) -> Callable[[ad.AnnData], Any]:
@@ -403,6 +407,8 @@ def cost(n_cells: int, n_epochs: int, batch_size: int, seed: int = 0) -> dict[st
     start, cpu = time.perf_counter(), time.process_time()
     model.train(n_epochs, batch_size=batch_size, seed=seed, early_stopping=False, progress=False)
     row = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+    assert model.record is not None
+    row["threads"] = model.record.settings.num_threads
     row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     row["elbo"] = float(model.history["validation_negative_elbo"].iloc[-1])
     row["diversity"] = topic_diversity(best_genes(model.get_topic_genes()))
