@@ -45,7 +45,7 @@ import numpy as np
 import pandas as pd
 from peer_scvi_tools import DATA
 from peer_scvi_tools import load as load_shared
-from rows import Rows, append, done, fill, missing
+from rows import Rows, append, done, fill
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wilcoxon
 
@@ -399,13 +399,13 @@ def kang_table() -> None:
 # --- cost -------------------------------------------------------------------------------------------------------
 
 
-def cost(n_cells: int, n_epochs: int, batch_size: int, seed: int = 0) -> dict[str, float]:
+def cost(n_cells: int, n_epochs: int, batch_size: int) -> dict[str, float]:
     warnings.filterwarnings("ignore")
     adata = lc.simulate_counts(n_cells, 5000, n_programs=20, n_types=10, seed=0)
     adata.obsm["view"] = pca(adata.X).astype(np.float32)
     model = lc.SCE2TM(adata, external_key="view", n_topics=N_TOPICS)
     start, cpu = time.perf_counter(), time.process_time()
-    model.train(n_epochs, batch_size=batch_size, seed=seed, early_stopping=False, progress=False)
+    model.train(n_epochs, batch_size=batch_size, early_stopping=False, progress=False)
     row = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
     assert model.record is not None
     row["threads"] = model.record.settings.num_threads
@@ -419,10 +419,14 @@ def cost(n_cells: int, n_epochs: int, batch_size: int, seed: int = 0) -> dict[st
 
 def cost_table() -> None:
     out = HERE / "topics_cost.csv"
-    for size in missing(out, ["cells", "epochs", "batch"], SIZES):
+    keys = ["cells", "epochs", "batch"]
+
+    def make(*size: int) -> Rows:
         command = [sys.executable, __file__, "--size", *map(str, size)]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        append(out, [dict(zip(["cells", "epochs", "batch"], size, strict=True)) | json.loads(printed.splitlines()[-1])])
+        return {out: [dict(zip(keys, size, strict=True)) | json.loads(printed.splitlines()[-1])]}
+
+    fill(out, keys, SIZES, make, n_jobs=1)
 
 
 def corpus() -> dict[str, float]:
