@@ -151,6 +151,23 @@ def test_sparse_linear_is_the_dense_product(sparse_rows, counts, n_hidden, n_thr
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("density", [0.01, 0.6])
+def test_sparse_linear_of_more_genes_than_a_block_holds(sparse_rows, density, n_threads):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(3.0, (90, 700)) * (rng.random((90, 700)) < density)
+    counts[:, 255:257] = 1  # either side of the first block's end
+    counts[5] = 0
+    counts = counts.astype(np.float32)
+    weight = torch.randn(700, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    outer = torch.randn(90, 8, generator=torch.Generator().manual_seed(1))
+    with threads.limit(n_threads):
+        product = sparse_linear(sparse_rows(counts), weight)
+        (gradient,) = torch.autograd.grad((product * outer).sum(), weight)
+    torch.testing.assert_close(product, torch.from_numpy(counts) @ weight, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(gradient, torch.from_numpy(counts).t() @ outer, rtol=1e-4, atol=1e-3)
+
+
 def test_sparse_linear_of_a_slice_of_rows_and_of_no_rows(sparse_rows, counts):
     weight = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     x = sparse_rows(counts)

@@ -51,6 +51,14 @@ def test_column_contrast_against_a_loop() -> None:
     assert float(column_contrast(a, b, temperature)) == pytest.approx(total / 8, rel=1e-9)
 
 
+def test_the_gradient_of_column_contrast_passes_gradcheck() -> None:
+    shares = [
+        torch.softmax(torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)), 1)
+        for seed in (0, 1)
+    ]
+    assert torch.autograd.gradcheck(column_contrast, [one.requires_grad_() for one in shares])
+
+
 def test_spread_is_largest_for_equal_mean_shares() -> None:
     k = 100
     even = torch.full((7, k), 1 / k, dtype=torch.float64)

@@ -68,10 +68,6 @@ class SparseRows(NamedTuple):
         per_count = total / library.clamp(min=1e-12)
         return self._replace(values=self.values * self.spread_over_entries(per_count))
 
-    def log_normalized(self, library: Tensor) -> SparseRows:
-        """log(1 + counts scaled to 10,000 a cell)."""
-        return self.shares(library, TARGET_SUM).log1p()
-
     def to(self, device: torch.device | str) -> SparseRows:
         return SparseRows(self.indptr.to(device), self.indices.to(device), self.values.to(device), self.n_genes)
 

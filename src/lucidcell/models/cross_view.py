@@ -14,13 +14,15 @@ The loss is CON + NEI - alpha REG. docs/sce2tm.md says where the paper prints so
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
 
 from lucidcell.maths.networks import Layer
 
 SMALLEST = 1e-9  # share whose logarithm is taken; the public code's
+SMALLEST_LENGTH = 1e-12  # of a column, which is divided by it
 
 
 class ExternalView(nn.Module):
@@ -43,13 +45,39 @@ def consistency(theta: Tensor, phi: Tensor, form: str = "mean_log") -> Tensor:
 
 
 def column_contrast(a: Tensor, b: Tensor, temperature: float = 0.5) -> Tensor:
-    """D(a, b)."""
-    columns = normalize(torch.cat([a, b], dim=1).t(), dim=1)  # (2K, B)
-    similarity = columns @ columns.t() / temperature
-    similarity = similarity.masked_fill(torch.eye(len(columns), dtype=torch.bool, device=a.device), -torch.inf)
-    n_topics = a.shape[1]
-    partner = torch.arange(2 * n_topics, device=a.device).roll(n_topics)
-    return cross_entropy(similarity, partner)
+    """D(a, b), one operation with a gradient of its own: by automatic differentiation it takes twice as long."""
+    contrast: Tensor = _Contrast.apply(a, b, temperature)
+    return contrast
+
+
+class _Contrast(torch.autograd.Function):
+    """With unit columns C (B, 2K), S = C'C / temperature and p = softmax of its rows: dS = (p - partner) / 2K."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, temperature: float) -> Tensor:
+        columns = torch.cat([a, b], dim=1)
+        lengths = torch.linalg.vector_norm(columns, dim=0).clamp_(min=SMALLEST_LENGTH)
+        columns /= lengths
+        similarity = (columns.t() @ columns).div_(temperature)
+        partners = similarity.diagonal(offset=a.shape[1]).sum() * 2
+        similarity.diagonal().fill_(-torch.inf)
+        n, log_sums = len(similarity), similarity.logsumexp(1)
+        ctx.save_for_backward(columns, lengths, similarity.sub_(log_sums[:, None]).exp_())
+        ctx.temperature = temperature
+        return (log_sums.sum() - partners) / n
+
+    @staticmethod
+    def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor, Tensor, None]:
+        columns, lengths, p = ctx.saved_tensors
+        n = len(p)
+        slope = p + p.t()
+        for offset in (n // 2, -n // 2):
+            slope.diagonal(offset=offset).sub_(2)
+        slope *= d_total / (n * ctx.temperature)
+        d_columns = columns @ slope
+        d_columns = d_columns.addcmul_(columns, (columns * d_columns).sum(0), value=-1).div_(lengths)
+        d_a, d_b = d_columns.chunk(2, dim=1)
+        return d_a, d_b, None
 
 
 def neighbor_contrast(theta: Tensor, phi: Tensor, theta_n: Tensor, phi_n: Tensor, temperature: float = 0.5) -> Tensor:

@@ -50,8 +50,9 @@ from lucidcell.maths.across import Norm
 from lucidcell.maths.chain import Affine
 from lucidcell.maths.divergences import kl_gaussians
 from lucidcell.maths.fused import LogLikelihood, softmax_log_likelihood
-from lucidcell.maths.logarithms import log_expm1, total_of_logarithms
+from lucidcell.maths.logarithms import log_expm1, log_normalized, total_of_logarithms
 from lucidcell.maths.networks import GeneMLP, fold
+from lucidcell.maths.points import squared_distances
 from lucidcell.maths.transport import GRADIENTS, transport_cost
 from lucidcell.models.arguments import not_negative, one_of, whole_number
 from lucidcell.models.cross_view import ExternalView, consistency, neighbor_contrast, spread
@@ -197,7 +198,7 @@ class SCE2TMModule(TopicModule):
 
     def logarithms(self, batch: Batch) -> SparseRows:
         """log(1 + counts scaled to 10,000 a cell), or unscaled."""
-        return batch.counts.log1p() if self.config.normalize == "none" else batch.counts.log_normalized(batch.library)
+        return batch.counts.log1p() if self.config.normalize == "none" else log_normalized(batch.counts, batch.library)
 
     def unscaled_target(self, batch: Batch) -> SparseRows:
         """x without c."""
@@ -235,9 +236,7 @@ class SCE2TMModule(TopicModule):
 
     def distances(self) -> Tensor:
         """|t_k - e_g|^2, (G, K)."""
-        genes, topics = self.gene_points(), self.topic_points()
-        lengths = genes.square().sum(1, keepdim=True) + topics.square().sum(1)
-        return torch.addmm(lengths, genes, topics.t(), alpha=-2)
+        return squared_distances(self.genes, self.topics, PACE**2)
 
     def membership(self, distances: Tensor | None = None) -> Tensor:
         """beta, (G, K); each row sums to 1."""

@@ -38,6 +38,7 @@ from lucidcell.cells.cells import Cells
 from lucidcell.errors import SettingError
 from lucidcell.maths.chain import Affine
 from lucidcell.maths.fused import LogLikelihood
+from lucidcell.maths.logarithms import log_normalized
 from lucidcell.maths.networks import GeneLinear, Stack, xavier, xavier_linear
 from lucidcell.models import initial
 from lucidcell.models.arguments import fraction, not_negative, one_of, whole_number, widths, yes_or_no
@@ -137,7 +138,7 @@ class VAEModule(SCVIModule):
             return counts
         if self.softmax:
             return counts.log1p()
-        return counts.log_normalized(batch.library)
+        return log_normalized(counts, batch.library)
 
     def target(self, batch: Batch, genes: Tensor | None = None) -> Tensor:
         """x, centred and scaled, (B, G), or of some genes."""
