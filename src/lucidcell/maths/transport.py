@@ -21,6 +21,8 @@ The cost L = sum P C is not what P minimises, so its gradient is not P. With u, 
 
 exactly, without a way back through the steps. The gradient of the objective that P does minimise is P ("envelope").
 
+Inside, C and P lie as G x K: what a column sums up is together in memory, and distances come in that order.
+
 Reference: Cuturi (2013), NeurIPS; Cuturi & Peyre (2016) for the dual without g; Brauer et al. (2017) for Newton steps.
 """
 
@@ -83,10 +85,10 @@ def transport(
     start
         f (K,) of a similar problem; where it leads nowhere, the search begins anew without it.
     """
-    exact = (cost.detach().double() if tolerance < FINEST_OF_FLOAT32 else cost.detach()).contiguous()
+    exact = (cost.detach().double() if tolerance < FINEST_OF_FLOAT32 else cost.detach()).t().contiguous()
     with torch.no_grad():
         found = _solve(exact, epsilon, row_weights, column_weights, tolerance, most_steps, start)
-    return found._replace(plan=found.plan.to(cost), row=found.row.to(cost), column=found.column.to(cost))
+    return found._replace(plan=found.plan.t().to(cost), row=found.row.to(cost), column=found.column.to(cost))
 
 
 def _uniform(cost: Tensor, size: int, weights: Tensor | None) -> Tensor:
@@ -98,14 +100,15 @@ def _solve(
     start: Tensor | None,
 ) -> Transport:  # fmt: skip
     """From the start, if there is one; from large epsilon to small, if there is none or it led nowhere."""
-    problem = cost, _uniform(cost, cost.shape[0], a), _uniform(cost, cost.shape[1], b), tolerance
+    n_columns, n_rows = cost.shape
+    problem = cost, _uniform(cost, n_rows, a), _uniform(cost, n_columns, b), tolerance
     used = 0
     if start is not None:
         found = _descend(*problem, [epsilon], start.to(cost), 0, most_steps)
         if found.error <= tolerance:
             return found
         used = found.steps
-    found = _descend(*problem, _levels(cost, epsilon), cost.new_zeros(len(cost)), SINKHORN_STEPS, most_steps - used)
+    found = _descend(*problem, _levels(cost, epsilon), cost.new_zeros(n_rows), SINKHORN_STEPS, most_steps - used)
     if found.error > tolerance:
         logger.warning(
             "the transport plan is off by %.1e after %d steps, where %.1e is wanted.",
@@ -123,7 +126,7 @@ def _descend(
         scaled, wanted = cost / level, tolerance if level == levels[-1] else max(ROUGHLY, tolerance)
         f = f / level
         for _ in range(sinkhorn):
-            f = a.log() - torch.logsumexp(_columns_made_right(f, scaled, b)[None] - scaled, 1)
+            f = a.log() - torch.logsumexp(_columns_made_right(f, scaled, b)[:, None] - scaled, 0)
         problem = _Dual(scaled, a, b)
         at = problem.at(f)
         while (error := float((a - at.sums).abs().sum())) > wanted and steps < most_steps:
@@ -143,13 +146,13 @@ def _levels(cost: Tensor, epsilon: float) -> list[float]:
 
 
 def _columns_made_right(f: Tensor, scaled: Tensor, b: Tensor) -> Tensor:
-    return b.log() - torch.logsumexp(f[:, None] - scaled, 0)
+    return b.log() - torch.logsumexp(f - scaled, 1)
 
 
 class _Point(NamedTuple):
     f: Tensor
     value: float  # D(f) / epsilon
-    plan: Tensor
+    plan: Tensor  # (G, K)
     sums: Tensor  # P 1
 
 
@@ -160,15 +163,15 @@ class _Dual:
         self.scaled, self.a, self.b = scaled, a, b
 
     def at(self, f: Tensor) -> _Point:
-        exponent = f[:, None] - self.scaled
-        largest = exponent.amax(0)
-        plan = exponent.sub_(largest).exp_()
-        total = plan.sum(0)
+        exponent = f - self.scaled
+        largest = exponent.amax(1)
+        plan = exponent.sub_(largest[:, None]).exp_()
+        total = plan.sum(1)
         value = float(
             (self.a * f).sum(dtype=torch.float64) - (self.b * (total.log() + largest)).sum(dtype=torch.float64)
         )
-        plan *= self.b / total
-        return _Point(f, value, plan, plan.sum(1))
+        plan *= (self.b / total)[:, None]
+        return _Point(f, value, plan, plan.sum(0))
 
     def newton(self, at: _Point) -> _Point | None:
         """A point with a higher D, or one nearer to the maximum where D cannot tell; None if there is none."""
@@ -188,10 +191,10 @@ class _Dual:
 def solve_rows(plan: Tensor, row_sums: Tensor, b: Tensor, right: Tensor) -> Tensor:
     """x (K,) with (diag(P 1) - P diag(1/b) P') x = right, of the solutions the one with the smallest mean square.
 
-    In float64: rows that share few columns with others make the matrix nearly singular.
+    The plan is (G, K). In float64: rows that share few columns with others make the matrix nearly singular.
     """
-    p = (plan / b.sqrt()).double()
-    matrix = torch.diag(row_sums.double()) - p @ p.t()
+    p = (plan / b.sqrt()[:, None]).double()
+    matrix = torch.diag(row_sums.double()) - p.t() @ p
     matrix += 1 / len(matrix) ** 2  # constant x are its null space, and `right` sums to 0
     ridge = 1e-13 * float(row_sums.double().mean())
     matrix.diagonal().add_(ridge)
@@ -245,15 +248,14 @@ class _Cost(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor, None, None]:
-        cost, plan = ctx.saved_tensors
-        cost = cost.contiguous()
+        cost, plan = (one.t().contiguous() for one in ctx.saved_tensors)
         moved = plan * cost
-        rows, columns = moved.sum(1), moved.sum(0)
-        b = plan.sum(0)
-        u = solve_rows(plan, plan.sum(1), b, rows - plan @ (columns / b))
-        v = (columns - u @ plan) / b
-        gradient = (u[:, None] + v - cost).mul_(plan / ctx.epsilon).add_(plan)
-        return gradient.mul_(d_total), None, None
+        rows, columns = moved.sum(0), moved.sum(1)
+        b = plan.sum(1)
+        u = solve_rows(plan, plan.sum(0), b, rows - (columns / b) @ plan)
+        v = (columns - plan @ u) / b
+        gradient = (u - cost).add_(v[:, None]).mul_(plan).div_(ctx.epsilon).add_(plan)
+        return gradient.mul_(d_total).t(), None, None
 
 
 def _unrolled(cost: Tensor, epsilon: float, tolerance: float) -> tuple[Tensor, Tensor]:
