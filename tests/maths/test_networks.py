@@ -164,8 +164,9 @@ def test_sparse_linear_of_more_genes_than_a_block_holds(sparse_rows, density, n_
     with threads.limit(n_threads):
         product = sparse_linear(sparse_rows(counts), weight)
         (gradient,) = torch.autograd.grad((product * outer).sum(), weight)
-    torch.testing.assert_close(product, torch.from_numpy(counts) @ weight, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(gradient, torch.from_numpy(counts).t() @ outer, rtol=1e-4, atol=1e-3)
+    exact = torch.from_numpy(counts).double()
+    torch.testing.assert_close(product.double(), exact @ weight.double(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(gradient.double(), exact.t() @ outer.double(), rtol=1e-5, atol=1e-4)
 
 
 def test_sparse_linear_of_a_slice_of_rows_and_of_no_rows(sparse_rows, counts):

@@ -76,3 +76,10 @@ def test_an_exception_in_a_worker_reaches_the_caller():
 
     with threads.limit(2), pytest.raises(ValueError, match="task 1"):
         threads.run(fail, 2)
+
+
+def test_a_thread_is_woken_for_enough_work_only():
+    with threads.limit(2):
+        assert [threads.worth(amount, 10) for amount in (0, 9, 19, 20, 500)] == [1, 1, 1, 2, 2]
+    with threads.limit(1):
+        assert threads.worth(500, 10) == 1

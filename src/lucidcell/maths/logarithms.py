@@ -9,10 +9,11 @@ from torch import Tensor
 
 from lucidcell.cells.batch import TARGET_SUM, SparseRows
 from lucidcell.maths import threads
+from lucidcell.maths.sparse import row_cuts
 
 MOST_STEPS, PRECISION = 60, 1e-6  # relative, of the total
 
-WORTH_A_THREAD = 200_000  # non-zeros: about 0.2 ms
+WORTH_A_THREAD = 200_000  # non-zeros: about 0.4 ms
 
 
 def log_normalized(counts: SparseRows, library: Tensor) -> SparseRows:
@@ -24,9 +25,8 @@ def log_normalized(counts: SparseRows, library: Tensor) -> SparseRows:
     values = torch.empty_like(counts.values)
     scale = TARGET_SUM / library.clamp(min=1e-12)
     arrays = [t.numpy() for t in (counts.indptr, counts.values, scale, values)]
-    pieces = max(1, min(threads.n_threads(), len(values) // WORTH_A_THREAD))
-    cuts = [counts.n_cells * t // pieces for t in range(pieces + 1)]
-    threads.run(lambda t: log1p_of_scaled(*arrays, cuts[t], cuts[t + 1]), pieces)
+    cuts = row_cuts(counts, WORTH_A_THREAD)
+    threads.run(lambda t: log1p_of_scaled(*arrays, cuts[t], cuts[t + 1]), len(cuts) - 1)
     return counts._replace(values=values)
 
 

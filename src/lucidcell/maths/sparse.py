@@ -29,7 +29,7 @@ class _SparseLinear(torch.autograd.Function):
         ctx.x, ctx.shape = x, weight.shape
         out = weight.new_empty(x.n_cells, weight.shape[1])
         arrays = [t.numpy() for t in (*x[:3], weight.detach(), out)]
-        cuts = _row_cuts(x)
+        cuts = row_cuts(x, WORTH_A_THREAD)
         threads.run(lambda t: multiply(*arrays, cuts[t], cuts[t + 1]), len(cuts) - 1)
         return out
 
@@ -44,20 +44,15 @@ class _SparseLinear(torch.autograd.Function):
         return None, d_weight
 
 
-def _pieces(x: SparseRows) -> int:
-    """Number of threads; one alone where there is less to do than waking another takes."""
-    return max(1, min(threads.n_threads(), x.values.shape[0] // WORTH_A_THREAD))
-
-
-def _row_cuts(x: SparseRows) -> list[int]:
-    """Bounds of each thread's rows."""
-    pieces = _pieces(x)
+def row_cuts(x: SparseRows, worth_a_thread: int) -> list[int]:
+    """Bounds of each thread's rows; a thread is worth so many non-zeros."""
+    pieces = threads.worth(x.values.shape[0], worth_a_thread)
     return [x.n_cells * t // pieces for t in range(pieces + 1)]
 
 
 def _gene_cuts(x: SparseRows) -> list[int]:
     """Bounds of each thread's genes, which share out the non-zeros: nothing is written twice and nothing added up."""
-    pieces = _pieces(x)
+    pieces = threads.worth(x.values.shape[0], WORTH_A_THREAD)
     if pieces == 1:
         return [0, x.n_genes]
     some = np.sort(x.indices.numpy()[:: x.indices.shape[0] // 1000 or 1])

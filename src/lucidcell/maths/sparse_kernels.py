@@ -9,6 +9,7 @@ from numba import njit
 
 KERNEL = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": True}
 BLOCK = 256  # genes: 200 kB of 200 hidden units
+ENTRIES = 16  # of a row in a block, on average, at least: fewer are seldom four at a time
 
 
 @njit(**KERNEL)
@@ -16,11 +17,12 @@ def multiply(indptr, indices, values, weight, out, first, last):
     """Rows first:last of out = x @ weight; four genes at a time, so that `out` is read and written less often."""
     n_genes, n_hidden = weight.shape
     at = indptr[first:last].copy()  # the next entry of each row
+    size = max(BLOCK, ENTRIES * n_genes * (last - first) // max(1, indptr[last] - indptr[first]))
     for i in range(first, last):
         for h in range(n_hidden):
             out[i, h] = 0.0
-    for block in range(0, n_genes, BLOCK):
-        end = block + BLOCK
+    for block in range(0, n_genes, size):
+        end = block + size
         for i in range(first, last):
             k, stop = at[i - first], indptr[i + 1]
             while k + 4 <= stop and indices[k + 3] < end:

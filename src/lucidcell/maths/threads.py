@@ -34,6 +34,11 @@ def n_threads() -> int:
     return _n_threads
 
 
+def worth(amount: int, least: int) -> int:
+    """Number of threads for an amount of work, each with the least that waking it is worth; one where there is less."""
+    return max(1, min(_n_threads, amount // least))
+
+
 @contextmanager
 def limit(n: int | None) -> Iterator[None]:
     """Use n threads (None: all cores) for `run`, and one for each torch operation; both are restored on leaving."""

@@ -61,7 +61,7 @@ class Adam:
         from lucidcell.training.adam_kernel import update
 
         gradients = [None if p.grad is None else p.grad.reshape(-1).numpy() for p in self.parameters]
-        n_tasks = max(1, min(threads.n_threads(), len(pieces) // WORTH_A_THREAD))
+        n_tasks = threads.worth(len(pieces), WORTH_A_THREAD)
 
         def task(t: int) -> None:
             for i, stretch, (parameter, mean, square) in pieces[t::n_tasks]:
