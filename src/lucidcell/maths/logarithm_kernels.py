@@ -14,6 +14,6 @@ def log1p_of_scaled(indptr, values, scale, out, first, last):
     one = np.float32(1.0)
     for i in range(first, last):
         size = scale[i]
-        for k in range(indptr[i], indptr[i + 1]):
+        for k in range(np.uint64(indptr[i]), np.uint64(indptr[i + 1])):  # signed ones are not vectorised
             x = size * values[k]
             out[k] = log1p(x, one / (one + x))

@@ -53,7 +53,7 @@ def _first_from(indices, start, stop, gene):
 
 @njit(**KERNEL)
 def multiply_transposed(indptr, indices, values, d_out, d_weight, first, last):
-    """Rows (genes) first:last of d_weight = x.T @ d_out."""
+    """Rows (genes) first:last of d_weight = x.T @ d_out; four at a time, so that `d_out` is read less often."""
     n_cells, n_hidden = d_out.shape
     at = indptr[:n_cells].copy()  # the next entry of each row
     for i in range(n_cells):
@@ -63,6 +63,16 @@ def multiply_transposed(indptr, indices, values, d_out, d_weight, first, last):
         d_weight[block:end] = 0.0
         for i in range(n_cells):
             k, stop = at[i], indptr[i + 1]
+            while k + 4 <= stop and indices[k + 3] < end:
+                g0, g1, g2, g3 = indices[k], indices[k + 1], indices[k + 2], indices[k + 3]
+                v0, v1, v2, v3 = values[k], values[k + 1], values[k + 2], values[k + 3]
+                for h in range(n_hidden):
+                    d = d_out[i, h]
+                    d_weight[g0, h] += v0 * d
+                    d_weight[g1, h] += v1 * d
+                    d_weight[g2, h] += v2 * d
+                    d_weight[g3, h] += v3 * d
+                k += 4
             while k < stop and indices[k] < end:
                 gene, value = indices[k], values[k]
                 for h in range(n_hidden):
